@@ -1,0 +1,6 @@
+//! iolens shows what file I/O really does: a FUSE passthrough view of a directory that records every
+//! request a program makes there. `docs/ARCHITECTURE.md` is the map.
+
+pub mod error;
+pub mod event;
+pub mod types;

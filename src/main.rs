@@ -1,0 +1,3 @@
+//! The `iolens` command.
+
+fn main() {}

@@ -1,0 +1,76 @@
+//! The vocabulary: identifiers and quantities as newtypes, and their arithmetic. Nothing else.
+//!
+//! Layer: the bottom; imports nothing of iolens.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// The number by which the kernel names an inode to us (`fuse_in_header.nodeid`). Over fuser it
+    /// doubles as the `st_ino` that applications see.
+    NodeId(u64)
+);
+id!(
+    /// An inode number as `stat(2)` shows it through the view.
+    Ino(u64)
+);
+id!(
+    /// An open file description (or directory stream) of the view: one per open, shared by dup and fork.
+    /// Never reused within a run.
+    Fh(u64)
+);
+id!(
+    /// A thread id in the server's pid namespace; 0 where the kernel names nobody.
+    Tid(u32)
+);
+id!(
+    /// A process id (thread group id) in the server's pid namespace.
+    Pid(u32)
+);
+id!(
+    /// The order in which recorded requests arrived; unique in a trace, from 1.
+    Seq(u64)
+);
+id!(
+    /// A point in time or a span, in nanoseconds. Points count from the Unix epoch.
+    Nanos(u64)
+);
+
+impl NodeId {
+    /// The root of the view: `FUSE_ROOT_ID` in include/uapi/linux/fuse.h.
+    pub const ROOT: NodeId = NodeId(1);
+}
+
+impl Nanos {
+    /// The wall clock as nanoseconds since the Unix epoch (0 for a clock set before it).
+    #[must_use]
+    pub fn of(time: SystemTime) -> Nanos {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The span from `earlier` to `self`, 0 where the order is the other one.
+    #[must_use]
+    pub fn since(self, earlier: Nanos) -> Nanos {
+        Nanos(self.0.saturating_sub(earlier.0))
+    }
+}
