@@ -1,11 +1,13 @@
 //! iolens shows what file I/O really does: a FUSE passthrough view of a directory that records every
 //! request a program makes there. `docs/ARCHITECTURE.md` is the map.
 
+pub mod analysis;
 pub mod cli;
 pub mod error;
 pub mod event;
 pub mod fuse_stub;
 pub mod mount;
+pub mod render;
 pub mod run;
 pub mod server;
 pub mod sys;
