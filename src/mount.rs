@@ -5,6 +5,7 @@
 //! descriptor, prints nothing and decides no exit code: a failure is a [`Problem`], one sentence.
 
 pub mod check;
+pub mod detached;
 pub mod direct;
 pub mod fusermount;
 pub mod holders;
