@@ -20,7 +20,7 @@ use fuser::{
 
 use crate::event::{Event, Op, OpKind};
 use crate::trace::Recorder;
-use crate::types::{Nanos, Pid, Tid};
+use crate::types::{Ino, Nanos, Pid, Tid};
 
 const TTL: Duration = Duration::ZERO;
 
@@ -69,8 +69,8 @@ impl Fs {
 
     fn note(&self, request: &Request, op: OpKind, ino: u64) {
         let mut event = Op::new(op, self.recorder.next_seq(), self.recorder.now());
-        event.ino = Some(ino);
-        event.tid = Tid(request.pid());
+        event.ino = Some(Ino(ino));
+        event.tid = Some(Tid(request.pid()));
         event.pid = Some(Pid(request.pid()));
         event.dur_ns = Nanos(0);
         self.recorder.record(Event::Op(Box::new(event)));

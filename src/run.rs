@@ -29,7 +29,7 @@ use nix::unistd::Pid;
 use crate::mount::check::{self, Source};
 use crate::mount::{Problem, userns};
 use crate::server::record::Recording;
-use crate::server::say;
+use crate::server::{print, say};
 use crate::sys::process::{Forked, fork};
 use link::{Link, ToMain};
 use program::{Ended, StartError, Terminal};
@@ -152,9 +152,7 @@ fn end(waiting: &Waiting, mounted: view::Mounted, status: u8) -> u8 {
     mounted.leave();
     match waiting.finish(&mounted) {
         Some(report) => {
-            if !report.text.is_empty() {
-                waiting::print(&report.text);
-            }
+            print(&report.text);
             if status == 0 { u8::try_from(report.exit).unwrap_or(EXIT_FAILED) } else { status }
         }
         None => {

@@ -39,6 +39,8 @@ pub enum Happening {
     Signal(Signal),
     /// `run`: the program has ended with this status.
     ProgramEnded(i32),
+    /// `run`: the process that the user started is gone.
+    MainGone,
     /// `run`: the user no longer waits for who still uses the view.
     EndNow,
 }
@@ -120,12 +122,6 @@ impl Server {
         self.happenings.recv().unwrap_or(Happening::EndNow)
     }
 
-    /// What has happened meanwhile, without waiting.
-    #[must_use]
-    pub fn pending(&self) -> Option<Happening> {
-        self.happenings.try_recv().ok()
-    }
-
     /// Writes back what is left, closes the trace and says how it went. The process is expected to end
     /// afterwards: request threads of a view that was given up may never come back.
     #[must_use]
@@ -166,4 +162,13 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
 /// A line of iolens's own on stderr. A reader that has gone away is not worth dying for.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "iolens: {}", text.trim_end());
+}
+
+/// Text of several lines, or none, on stderr as it is.
+pub fn print(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes());
+    if !text.is_empty() && !text.ends_with('\n') {
+        let _ = stderr.write_all(b"\n");
+    }
 }

@@ -89,15 +89,31 @@ fn listen(link: Arc<Link>, sender: Sender<Happening>, abandon: Arc<AtomicBool>) 
                 return;
             }
         }
-        log::debug!("the main process is gone; serving on until the view is");
+        // Serving goes on until the view is gone. The server may be so already.
+        let _ = sender.send(Happening::MainGone);
     })
 }
 
 fn conduct(server: Server, link: &Link) -> i32 {
+    let cmd_exit = wait_for_end(&server);
+    let _ = link.send(&ToMain::Draining, None);
+    let mut report = server.finish(cmd_exit);
+    truncate(&mut report.text);
+    let exit = report.exit;
+    let _ = link.send(&ToMain::Finished(report), None);
+    exit
+}
+
+/// Returns CMD's status when it is over: the view is gone and CMD has ended, or M is gone, or the user
+/// gave up waiting.
+fn wait_for_end(server: &Server) -> Option<i32> {
     let mut cmd_exit = None;
-    loop {
+    let mut view_gone = false;
+    let mut main_gone = false;
+    while !(view_gone && (main_gone || cmd_exit.is_some())) {
         match server.next() {
             Happening::ProgramEnded(status) => cmd_exit = Some(status),
+            Happening::MainGone => main_gone = true,
             // The view is in M's namespace, and only M can take it away: one signal (of a machine that
             // shuts down, say) is no reason to leave CMD without its files. A second is.
             Happening::Signal(signal) => {
@@ -111,22 +127,11 @@ fn conduct(server: Server, link: &Link) -> i32 {
                 if let Err(error) = result {
                     log::warn!("serving ended early: {error}");
                 }
-                break;
+                view_gone = true;
             }
         }
     }
-    // M's exit status reached the link before the unmount that ended the view.
-    while let Some(happening) = server.pending() {
-        if let Happening::ProgramEnded(status) = happening {
-            cmd_exit = Some(status);
-        }
-    }
-    let _ = link.send(&ToMain::Draining, None);
-    let mut report = server.finish(cmd_exit);
-    truncate(&mut report.text);
-    let exit = report.exit;
-    let _ = link.send(&ToMain::Finished(report), None);
-    exit
+    cmd_exit
 }
 
 /// A report must fit into one message.

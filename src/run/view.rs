@@ -20,7 +20,6 @@ use crate::mount::userns::{self, Privilege};
 use crate::mount::{Detach, Problem, direct};
 
 /// The view is mounted in namespaces of this process.
-#[derive(Debug)]
 pub(super) struct Mounted {
     point: PathBuf,
     pub(super) dev: DevNo,

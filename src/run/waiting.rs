@@ -3,7 +3,6 @@
 //! Layer: edge (`run`). One thread, poll(2). M only wakes for an event, except while it tries to take
 //! the view away, which the kernel does not announce.
 
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -246,14 +245,5 @@ fn pass_on(info: &siginfo, pid: Pid) {
     if from_process && matches!(signal, Signal::SIGTERM | Signal::SIGHUP | Signal::SIGTSTP) {
         // CMD may have ended in between; its status is waited for anyway.
         let _ = kill(pid, signal);
-    }
-}
-
-/// Text of several lines on stderr.
-pub(super) fn print(text: &str) {
-    let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(text.as_bytes());
-    if !text.ends_with('\n') {
-        let _ = stderr.write_all(b"\n");
     }
 }
