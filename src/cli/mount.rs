@@ -35,6 +35,7 @@ End it with `iolens unmount MOUNTPOINT`, which waits until all is in SOURCE.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
+    /// What `mount` and `run` share.
     #[command(flatten)]
     pub record: RecordArgs,
     /// Stay in front [default: return when the mount is usable]

@@ -23,6 +23,7 @@ Exit status: CMD's own (128+N when signal N killed it); 125 iolens failed, 126 C
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
+    /// What `mount` and `run` share.
     #[command(flatten)]
     pub record: RecordArgs,
     /// The directory that is recorded [default: the current one]; CMD keeps its own

@@ -2,7 +2,7 @@
 //!
 //! Layer: edge (`cli`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::EXIT_FAILED;
 use crate::mount::mountinfo::MountEntry;
@@ -40,6 +40,9 @@ pub fn run(args: &Args) -> u8 {
 
 fn try_run(args: &Args) -> Result<u8, Problem> {
     let mount = find_ours(&args.mountpoint)?;
+    // Our own directory may be in the view, and would be what keeps it busy.
+    std::env::set_current_dir("/")
+        .map_err(|error| Problem::at("cannot go to", Path::new("/"), error))?;
     // Connected first: afterwards the server may end at any moment.
     let waiting = Waiting::connect(mount.dev, mount.owner().unwrap_or(0))?;
     let how = if waiting.is_some() { Detach::WhenIdle } else { Detach::Lazily };

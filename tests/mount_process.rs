@@ -1,0 +1,215 @@
+//! `iolens mount` and `iolens unmount` as their users see them.
+
+#[path = "support/process.rs"]
+mod support;
+
+use std::fs::{self, File};
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use support::{Running, Scratch, eventually, has_footer};
+
+#[test]
+fn mount_returns_when_the_view_is_usable_and_unmount_when_all_is_done() {
+    let scratch = Scratch::new();
+    let mounted = scratch.mount(&[]);
+    assert_eq!((mounted.code, mounted.stdout.as_str()), (0, ""), "{}", mounted.stderr);
+    assert_eq!(fs::read_to_string(scratch.view.join("a")).unwrap(), "hello\n");
+    fs::write(scratch.view.join("b"), "through\n").unwrap();
+    let unmounted = scratch.unmount();
+    assert_eq!(unmounted.code, 0, "{}", unmounted.stderr);
+    // No waiting here: unmount has waited.
+    assert!(!scratch.is_mounted());
+    assert!(has_footer(&scratch.path("state/iolens/latest")));
+    assert_eq!(fs::read_to_string(scratch.source.join("b")).unwrap(), "through\n");
+}
+
+#[test]
+fn the_server_holds_nothing_of_its_starter() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.mount(&[]).code, 0);
+    let servers = scratch.servers();
+    assert_eq!(servers.len(), 1);
+    let proc = format!("/proc/{}", servers[0]);
+    assert_eq!(fs::read_link(format!("{proc}/cwd")).unwrap().to_str(), Some("/"));
+    for number in 0..3 {
+        let link = fs::read_link(format!("{proc}/fd/{number}")).unwrap();
+        assert_eq!(link.to_str(), Some("/dev/null"));
+    }
+    let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
+    let session: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
+    assert_eq!(session, servers[0].as_raw());
+    assert_eq!(scratch.unmount().code, 0);
+}
+
+#[test]
+fn a_busy_view_is_not_unmounted_and_its_holder_named() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.mount(&[]).code, 0);
+    let file = File::open(scratch.view.join("a")).unwrap();
+    let refused = scratch.unmount();
+    assert_eq!(refused.code, 1);
+    let own = format!("(pid {})", std::process::id());
+    assert!(refused.stderr.contains(&own), "{}", refused.stderr);
+    assert!(refused.stderr.contains("EBUSY"), "{}", refused.stderr);
+    assert!(scratch.is_mounted());
+    drop(file);
+    // The kernel lets go of a closed file a moment later.
+    eventually("the view to be idle", || scratch.unmount().code == 0);
+}
+
+#[test]
+fn unmount_from_inside_the_view_is_not_in_its_own_way() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.mount(&[]).code, 0);
+    let view = scratch.view.to_str().unwrap();
+    let mut command = scratch.iolens(&["unmount", view]);
+    command.current_dir(&scratch.view);
+    let outcome = Running::start(&mut command).finish();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+}
+
+#[test]
+fn sigterm_unmounts_and_finishes() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let scratch = Scratch::new();
+        let mut server = in_front(&scratch);
+        server.signal(signal);
+        eventually("the server to end", || !server.is_running());
+        let outcome = server.finish();
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        assert!(!scratch.is_mounted());
+        assert!(has_footer(&scratch.path("state/iolens/latest")));
+    }
+}
+
+#[test]
+fn a_signal_while_busy_detaches_and_serves_until_the_last_close() {
+    let scratch = Scratch::new();
+    let mut server = in_front(&scratch);
+    let file = File::open(scratch.view.join("a")).unwrap();
+    server.signal(Signal::SIGTERM);
+    eventually("the view to leave the tree", || !scratch.is_mounted());
+    assert!(server.is_running());
+    let text = std::io::read_to_string(&file).unwrap();
+    assert_eq!(text, "hello\n");
+    drop(file);
+    eventually("the server to end", || !server.is_running());
+    let outcome = server.finish();
+    assert_eq!(outcome.code, 0);
+    assert!(outcome.stderr.contains("is in use by"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_second_signal_gives_up() {
+    let scratch = Scratch::new();
+    let mut server = in_front(&scratch);
+    let file = File::open(scratch.view.join("a")).unwrap();
+    server.signal(Signal::SIGINT);
+    eventually("the view to leave the tree", || !scratch.is_mounted());
+    server.signal(Signal::SIGINT);
+    eventually("the server to end", || !server.is_running());
+    assert!(scratch.trace().lines().last().unwrap().contains(r#""abandoned":true"#));
+    assert!(std::io::read_to_string(&file).is_err());
+    assert_eq!(server.finish().code, 0);
+}
+
+#[test]
+fn umount_and_fusermount_end_it_too() {
+    for command in [["umount", "--"], ["fusermount3", "-u"]] {
+        let scratch = Scratch::new();
+        let mut server = in_front(&scratch);
+        let [program, option] = command;
+        let status = Command::new(program).arg(option).arg(&scratch.view).status().unwrap();
+        assert!(status.success());
+        eventually("the server to end", || !server.is_running());
+        assert_eq!(server.finish().code, 0);
+        assert!(has_footer(&scratch.path("state/iolens/latest")));
+    }
+}
+
+#[test]
+fn a_stale_mountpoint_is_recognised_and_cleared() {
+    let scratch = Scratch::new();
+    let server = in_front(&scratch);
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.finish().code, 137);
+    let refused = scratch.mount(&[]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("ENOTCONN"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("umount -l"), "{}", refused.stderr);
+    let cleared = scratch.unmount();
+    assert_eq!(cleared.code, 1);
+    assert!(cleared.stderr.contains("no server answered"), "{}", cleared.stderr);
+    assert!(!scratch.is_mounted());
+    assert_eq!(scratch.mount(&[]).code, 0);
+    assert_eq!(scratch.unmount().code, 0);
+}
+
+#[test]
+fn a_server_that_dies_while_unmount_waits_is_told() {
+    let scratch = Scratch::new();
+    let server = in_front(&scratch);
+    // Stopped, it cannot finish, and unmount waits for it.
+    server.signal(Signal::SIGSTOP);
+    let view = scratch.view.to_str().unwrap().to_owned();
+    let mut waiting = Running::start(&mut scratch.iolens(&["unmount", &view]));
+    kill(server.pid(), Signal::SIGKILL).unwrap();
+    eventually("unmount to end", || !waiting.is_running());
+    assert_eq!(waiting.finish().code, 1);
+    drop(server);
+}
+
+#[test]
+fn what_is_not_ours_is_not_unmounted() {
+    let scratch = Scratch::new();
+    let plain = scratch.unmount();
+    assert_eq!(plain.code, 1);
+    assert!(plain.stderr.contains("not a mountpoint"), "{}", plain.stderr);
+    let proc = scratch.run(&["unmount", "/proc"]);
+    assert_eq!(proc.code, 1);
+    assert!(proc.stderr.contains("type proc"), "{}", proc.stderr);
+    assert!(fs::exists("/proc/self").unwrap());
+}
+
+#[test]
+fn mount_options_reach_the_kernel() {
+    let scratch = Scratch::new();
+    let options = ["-o", "ro,noexec,allow_other", "-o", "fsname=a\\,b"];
+    assert_eq!(scratch.mount(&options).code, 0);
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(scratch.view.to_str().unwrap())).unwrap();
+    assert!(line.starts_with("a,b "), "{line}");
+    for word in ["ro,nosuid,nodev,noexec", "allow_other", "default_permissions", "fuse.iolens"] {
+        assert!(line.contains(word), "{line}");
+    }
+    assert_eq!(scratch.unmount().code, 0);
+}
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3() {
+    let scratch = Scratch::new();
+    for path in [&scratch.source, &scratch.view] {
+        std::os::unix::fs::chown(path, Some(1234), Some(1234)).unwrap();
+    }
+    let script = format!(
+        "S={} V={}; \"$IOLENS\" mount \"$S\" \"$V\" && cat \"$V/a\" && \"$IOLENS\" unmount \"$V\"; \
+         echo $?; \"$IOLENS\" mount -o allow_other \"$S\" \"$V\"; echo $?; \
+         PATH=/nowhere \"$IOLENS\" mount \"$S\" \"$V\"; echo $?",
+        scratch.source.display(),
+        scratch.view.display()
+    );
+    let user = ["--reuid=1234", "--regid=1234", "--clear-groups"];
+    let outcome = scratch.as_user(&user, &script);
+    assert_eq!(outcome.stdout, "hello\n0\n1\n1\n", "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("/etc/fuse.conf"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("install the package fuse3"), "{}", outcome.stderr);
+}
+
+/// `iolens mount -f`, when the view answers.
+fn in_front(scratch: &Scratch) -> Running {
+    let (source, view) = (scratch.source.to_str().unwrap(), scratch.view.to_str().unwrap());
+    let server = Running::start(&mut scratch.iolens(&["mount", "-f", source, view]));
+    eventually("the view to answer", || scratch.view.join("a").exists());
+    server
+}
