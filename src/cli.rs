@@ -71,7 +71,9 @@ fn start_logging(verbose: u8) {
         _ => "debug",
     };
     let environment = env_logger::Env::new().filter_or("IOLENS_LOG", level);
-    env_logger::Builder::from_env(environment).format_timestamp(None).init();
+    env_logger::Builder::from_env(environment)
+        .format_timestamp(None)
+        .init();
 }
 
 /// Says what is wrong with the command line.

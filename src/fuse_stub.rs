@@ -13,9 +13,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, SessionACL, TimeOrNow,
+    WriteFlags,
 };
 
 use crate::event::{Event, Op, OpKind};
@@ -42,8 +43,16 @@ impl Fs {
     /// A view of the directory behind `source`.
     #[must_use]
     pub fn new(source: OwnedFd, recorder: Arc<Recorder>) -> Fs {
-        let state = State { paths: HashMap::from([(1, PathBuf::new())]), next: 1, ..State::default() };
-        Fs { source, recorder, state: Mutex::new(state) }
+        let state = State {
+            paths: HashMap::from([(1, PathBuf::new())]),
+            next: 1,
+            ..State::default()
+        };
+        Fs {
+            source,
+            recorder,
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -62,7 +71,12 @@ impl Fs {
     fn entry(&self, parent: INodeNo, name: &OsStr) -> io::Result<FileAttr> {
         let metadata = fs::symlink_metadata(self.child(parent, name))?;
         let mut state = self.state();
-        let below = state.paths.get(&parent.0).cloned().unwrap_or_default().join(name);
+        let below = state
+            .paths
+            .get(&parent.0)
+            .cloned()
+            .unwrap_or_default()
+            .join(name);
         state.paths.insert(metadata.ino(), below);
         Ok(attributes(metadata.ino(), &metadata))
     }
@@ -92,7 +106,9 @@ impl Fs {
 fn options(flags: i32) -> OpenOptions {
     let mut options = OpenOptions::new();
     let access = flags & libc::O_ACCMODE;
-    options.read(access != libc::O_WRONLY).write(access != libc::O_RDONLY);
+    options
+        .read(access != libc::O_WRONLY)
+        .write(access != libc::O_RDONLY);
     options.truncate(flags & libc::O_TRUNC != 0 && access != libc::O_RDONLY);
     options
 }
@@ -219,7 +235,10 @@ impl Filesystem for Fs {
         reply: ReplyCreate,
     ) {
         let mut options = options(flags);
-        let opened = options.create(true).mode(mode).open(self.child(parent, name));
+        let opened = options
+            .create(true)
+            .mode(mode)
+            .open(self.child(parent, name));
         match opened.and_then(|file| Ok((file, self.entry(parent, name)?))) {
             Ok((file, attr)) => {
                 self.note(request, OpKind::Create, attr.ino.0);
@@ -320,7 +339,9 @@ impl Served {
     /// # Errors
     /// What ended the serving, if it was not the unmount.
     pub fn join(self) -> io::Result<()> {
-        self.0.join().unwrap_or_else(|_| Err(io::Error::other("a request thread panicked")))
+        self.0
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a request thread panicked")))
     }
 }
 
@@ -332,5 +353,7 @@ pub fn serve(device: OwnedFd, fs: Fs, threads: usize) -> io::Result<Served> {
     let mut config = Config::default();
     config.n_threads = Some(threads);
     let session = Session::from_fd(fs, device, SessionACL::All, config)?;
-    Ok(Served(std::thread::Builder::new().spawn(move || session.run())?))
+    Ok(Served(
+        std::thread::Builder::new().spawn(move || session.run())?,
+    ))
 }

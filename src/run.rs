@@ -125,9 +125,10 @@ fn drive(waiting: &Waiting, plan: &Plan, source: &Source) -> u8 {
         mounted.detach();
         return EXIT_FAILED;
     }
-    let started = mounted.enter().map_err(StartError::Iolens).and_then(|()| {
-        program::start(&plan.cmd, waiting.terminal())
-    });
+    let started = mounted
+        .enter()
+        .map_err(StartError::Iolens)
+        .and_then(|()| program::start(&plan.cmd, waiting.terminal()));
     let status = match started {
         Ok(pid) => follow(waiting, pid),
         Err(error) => {
@@ -153,7 +154,11 @@ fn end(waiting: &Waiting, mounted: view::Mounted, status: u8) -> u8 {
     match waiting.finish(&mounted) {
         Some(report) => {
             print(&report.text);
-            if status == 0 { u8::try_from(report.exit).unwrap_or(EXIT_FAILED) } else { status }
+            if status == 0 {
+                u8::try_from(report.exit).unwrap_or(EXIT_FAILED)
+            } else {
+                status
+            }
         }
         None => {
             mounted.detach();

@@ -95,7 +95,9 @@ impl Server {
 
     fn watch_session(&self) -> Result<(), Problem> {
         let Some(session) = self.view.take_session() else {
-            return Err(Problem::new("the view is already being waited for (a bug in iolens)"));
+            return Err(Problem::new(
+                "the view is already being waited for (a bug in iolens)",
+            ));
         };
         let sender = self.sender();
         // The server may be gone when the session ends; then nobody needs to know.
@@ -127,7 +129,11 @@ impl Server {
     #[must_use]
     pub fn finish(self, cmd_exit: Option<i32>) -> Report {
         let drained = self.view.drain(&self.abandon);
-        let exit = if drained.dirty_bytes > 0 { EXIT_DIRTY } else { 0 };
+        let exit = if drained.dirty_bytes > 0 {
+            EXIT_DIRTY
+        } else {
+            0
+        };
         let summary = self.recorder.finish(FooterFacts {
             dirty_bytes: drained.dirty_bytes,
             write_errors: drained.write_errors,
@@ -152,7 +158,9 @@ impl Server {
 /// # Errors
 /// One sentence with the errno.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Problem> {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    let started = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work);
     started.map(drop).map_err(|error| {
         let errno = crate::error::Errno::from(error);
         Problem::new(format!("cannot start the thread {name}: {errno}"))

@@ -13,15 +13,26 @@ use support::{Running, Scratch, eventually, has_footer};
 fn mount_returns_when_the_view_is_usable_and_unmount_when_all_is_done() {
     let scratch = Scratch::new();
     let mounted = scratch.mount(&[]);
-    assert_eq!((mounted.code, mounted.stdout.as_str()), (0, ""), "{}", mounted.stderr);
-    assert_eq!(fs::read_to_string(scratch.view.join("a")).unwrap(), "hello\n");
+    assert_eq!(
+        (mounted.code, mounted.stdout.as_str()),
+        (0, ""),
+        "{}",
+        mounted.stderr
+    );
+    assert_eq!(
+        fs::read_to_string(scratch.view.join("a")).unwrap(),
+        "hello\n"
+    );
     fs::write(scratch.view.join("b"), "through\n").unwrap();
     let unmounted = scratch.unmount();
     assert_eq!(unmounted.code, 0, "{}", unmounted.stderr);
     // No waiting here: unmount has waited.
     assert!(!scratch.is_mounted());
     assert!(has_footer(&scratch.path("state/iolens/latest")));
-    assert_eq!(fs::read_to_string(scratch.source.join("b")).unwrap(), "through\n");
+    assert_eq!(
+        fs::read_to_string(scratch.source.join("b")).unwrap(),
+        "through\n"
+    );
 }
 
 #[test]
@@ -31,13 +42,24 @@ fn the_server_holds_nothing_of_its_starter() {
     let servers = scratch.servers();
     assert_eq!(servers.len(), 1);
     let proc = format!("/proc/{}", servers[0]);
-    assert_eq!(fs::read_link(format!("{proc}/cwd")).unwrap().to_str(), Some("/"));
+    assert_eq!(
+        fs::read_link(format!("{proc}/cwd")).unwrap().to_str(),
+        Some("/")
+    );
     for number in 0..3 {
         let link = fs::read_link(format!("{proc}/fd/{number}")).unwrap();
         assert_eq!(link.to_str(), Some("/dev/null"));
     }
     let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
-    let session: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
+    let session: i32 = stat
+        .rsplit(") ")
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(3)
+        .unwrap()
+        .parse()
+        .unwrap();
     assert_eq!(session, servers[0].as_raw());
     assert_eq!(scratch.unmount().code, 0);
 }
@@ -97,7 +119,11 @@ fn a_signal_while_busy_detaches_and_serves_until_the_last_close() {
     eventually("the server to end", || !server.is_running());
     let outcome = server.finish();
     assert_eq!(outcome.code, 0);
-    assert!(outcome.stderr.contains("is in use by"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("is in use by"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[test]
@@ -109,7 +135,14 @@ fn a_second_signal_gives_up() {
     eventually("the view to leave the tree", || !scratch.is_mounted());
     server.signal(Signal::SIGINT);
     eventually("the server to end", || !server.is_running());
-    assert!(scratch.trace().lines().last().unwrap().contains(r#""abandoned":true"#));
+    assert!(
+        scratch
+            .trace()
+            .lines()
+            .last()
+            .unwrap()
+            .contains(r#""abandoned":true"#)
+    );
     assert!(std::io::read_to_string(&file).is_err());
     assert_eq!(server.finish().code, 0);
 }
@@ -120,7 +153,11 @@ fn umount_and_fusermount_end_it_too() {
         let scratch = Scratch::new();
         let mut server = in_front(&scratch);
         let [program, option] = command;
-        let status = Command::new(program).arg(option).arg(&scratch.view).status().unwrap();
+        let status = Command::new(program)
+            .arg(option)
+            .arg(&scratch.view)
+            .status()
+            .unwrap();
         assert!(status.success());
         eventually("the server to end", || !server.is_running());
         assert_eq!(server.finish().code, 0);
@@ -140,7 +177,11 @@ fn a_stale_mountpoint_is_recognised_and_cleared() {
     assert!(refused.stderr.contains("umount -l"), "{}", refused.stderr);
     let cleared = scratch.unmount();
     assert_eq!(cleared.code, 1);
-    assert!(cleared.stderr.contains("no server answered"), "{}", cleared.stderr);
+    assert!(
+        cleared.stderr.contains("no server answered"),
+        "{}",
+        cleared.stderr
+    );
     assert!(!scratch.is_mounted());
     assert_eq!(scratch.mount(&[]).code, 0);
     assert_eq!(scratch.unmount().code, 0);
@@ -165,7 +206,11 @@ fn what_is_not_ours_is_not_unmounted() {
     let scratch = Scratch::new();
     let plain = scratch.unmount();
     assert_eq!(plain.code, 1);
-    assert!(plain.stderr.contains("not a mountpoint"), "{}", plain.stderr);
+    assert!(
+        plain.stderr.contains("not a mountpoint"),
+        "{}",
+        plain.stderr
+    );
     let proc = scratch.run(&["unmount", "/proc"]);
     assert_eq!(proc.code, 1);
     assert!(proc.stderr.contains("type proc"), "{}", proc.stderr);
@@ -178,9 +223,17 @@ fn mount_options_reach_the_kernel() {
     let options = ["-o", "ro,noexec,allow_other", "-o", "fsname=a\\,b"];
     assert_eq!(scratch.mount(&options).code, 0);
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let line = mounts.lines().find(|line| line.contains(scratch.view.to_str().unwrap())).unwrap();
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(scratch.view.to_str().unwrap()))
+        .unwrap();
     assert!(line.starts_with("a,b "), "{line}");
-    for word in ["ro,nosuid,nodev,noexec", "allow_other", "default_permissions", "fuse.iolens"] {
+    for word in [
+        "ro,nosuid,nodev,noexec",
+        "allow_other",
+        "default_permissions",
+        "fuse.iolens",
+    ] {
         assert!(line.contains(word), "{line}");
     }
     assert_eq!(scratch.unmount().code, 0);
@@ -190,7 +243,7 @@ fn mount_options_reach_the_kernel() {
 fn an_ordinary_user_mounts_through_fusermount3() {
     let scratch = Scratch::new();
     for path in [&scratch.source, &scratch.view] {
-        std::os::unix::fs::chown(path, Some(1234), Some(1234)).unwrap();
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
     }
     let script = format!(
         "S={} V={}; \"$IOLENS\" mount \"$S\" \"$V\" && cat \"$V/a\" && \"$IOLENS\" unmount \"$V\"; \
@@ -199,16 +252,28 @@ fn an_ordinary_user_mounts_through_fusermount3() {
         scratch.source.display(),
         scratch.view.display()
     );
-    let user = ["--reuid=1234", "--regid=1234", "--clear-groups"];
+    // fusermount3 wants a user with a name: nobody.
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let outcome = scratch.as_user(&user, &script);
     assert_eq!(outcome.stdout, "hello\n0\n1\n1\n", "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("/etc/fuse.conf"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("install the package fuse3"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("/etc/fuse.conf"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("install the package fuse3"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 /// `iolens mount -f`, when the view answers.
 fn in_front(scratch: &Scratch) -> Running {
-    let (source, view) = (scratch.source.to_str().unwrap(), scratch.view.to_str().unwrap());
+    let (source, view) = (
+        scratch.source.to_str().unwrap(),
+        scratch.view.to_str().unwrap(),
+    );
     let server = Running::start(&mut scratch.iolens(&["mount", "-f", source, view]));
     eventually("the view to answer", || scratch.view.join("a").exists());
     server

@@ -62,7 +62,11 @@ pub fn run(args: Args) -> u8 {
     let foreground = args.foreground;
     // stderr may lead somewhere that its reader waits for the end of; who asks for messages keeps it.
     let wants_stderr = args.record.verbose > 0 || std::env::var_os("IOLENS_LOG").is_some();
-    let meant = match args.record.meant(if foreground { Table::Printed } else { Table::None }) {
+    let meant = match args.record.meant(if foreground {
+        Table::Printed
+    } else {
+        Table::None
+    }) {
         Ok(meant) => meant,
         Err(sentence) => return usage(&sentence),
     };
@@ -73,7 +77,11 @@ pub fn run(args: Args) -> u8 {
         return usage("-t - needs -f: a server in the background has no stdout");
     }
     let outcome = prepare(&args.source, &args.mountpoint, meant).and_then(|plan| {
-        if foreground { in_front(plan) } else { in_background(plan, wants_stderr) }
+        if foreground {
+            in_front(plan)
+        } else {
+            in_background(plan, wants_stderr)
+        }
     });
     outcome.unwrap_or_else(|problem| {
         say(&problem.to_string());
@@ -109,7 +117,8 @@ fn in_front(plan: Plan) -> Result<u8, Problem> {
 
 /// The parent waits for one message: nothing but "ready", or why not.
 fn in_background(plan: Plan, wants_stderr: bool) -> Result<u8, Problem> {
-    let failed = |error: std::io::Error| Problem::new(format!("cannot go into the background: {error}"));
+    let failed =
+        |error: std::io::Error| Problem::new(format!("cannot go into the background: {error}"));
     let (mut ours, mut theirs) = UnixStream::pair().map_err(failed)?;
     if fork().map_err(failed)? == Forked::Child {
         drop(ours);
@@ -193,7 +202,14 @@ fn mount(plan: &Plan) -> Result<(OwnedFd, Mounted), Problem> {
             plan.point.display()
         )));
     };
-    Ok((device, Mounted { point: plan.point.clone(), dev: entry.dev, armed: true }))
+    Ok((
+        device,
+        Mounted {
+            point: plan.point.clone(),
+            dev: entry.dev,
+            armed: true,
+        },
+    ))
 }
 
 /// A mount that is being served.
@@ -227,7 +243,11 @@ impl Served {
             .map_err(|error| Problem::at("the mount does not answer on", &mounted.point, error))?;
         // From here on it goes when somebody says so.
         mounted.armed = false;
-        Ok(Served { server, mounted, control })
+        Ok(Served {
+            server,
+            mounted,
+            control,
+        })
     }
 
     /// Serves until the mount is gone or given up, and finishes.

@@ -135,14 +135,23 @@ fn parse_age(text: &str) -> Result<Age, String> {
     if text == "never" {
         return Ok(Age(None));
     }
-    parse_duration(text).map(|age| Age(Some(age))).map_err(|error| format!("{error}, or `never`"))
+    parse_duration(text)
+        .map(|age| Age(Some(age)))
+        .map_err(|error| format!("{error}, or `never`"))
 }
 
 fn parse_op(text: &str) -> Result<OpKind, String> {
-    OpKind::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = OpKind::ALL.iter().map(|kind| kind.name()).collect();
-        format!("there is no operation {text:?}: known are {}", names.join(" "))
-    })
+    OpKind::ALL
+        .iter()
+        .copied()
+        .find(|kind| kind.name() == text)
+        .ok_or_else(|| {
+            let names: Vec<&str> = OpKind::ALL.iter().map(|kind| kind.name()).collect();
+            format!(
+                "there is no operation {text:?}: known are {}",
+                names.join(" ")
+            )
+        })
 }
 
 /// What the options mean.
@@ -178,14 +187,15 @@ impl RecordArgs {
             Some(threads) => usize::from(threads),
             None => std::thread::available_parallelism().map_or(2, usize::from),
         };
-        let target = match self.trace {
-            None => Target::Store,
-            Some(path) if path.as_os_str() == "-" => Target::Stdout,
-            // Made absolute before anybody changes directory.
-            Some(path) => Target::File(std::path::absolute(&path).map_err(|error| {
-                format!("cannot write the trace {}: {error}", path.display())
-            })?),
-        };
+        let target =
+            match self.trace {
+                None => Target::Store,
+                Some(path) if path.as_os_str() == "-" => Target::Stdout,
+                // Made absolute before anybody changes directory.
+                Some(path) => Target::File(std::path::absolute(&path).map_err(|error| {
+                    format!("cannot write the trace {}: {error}", path.display())
+                })?),
+            };
         let filter = CaptureFilter {
             paths: PathGlobs::new(&self.only_path)?,
             ops: self.only_op,
@@ -193,7 +203,11 @@ impl RecordArgs {
         };
         let recording = Recording {
             target,
-            form: if self.format == Format::Text { Form::Text } else { Form::Jsonl },
+            form: if self.format == Format::Text {
+                Form::Text
+            } else {
+                Form::Jsonl
+            },
             live: self.live,
             filter,
             limit: self.trace_limit,
@@ -201,24 +215,37 @@ impl RecordArgs {
             cmd: None,
             invisible: Vec::new(),
             limits: Vec::new(),
-            attribution: if self.caller == Attribution::Pid { "pid" } else { "full" }.to_owned(),
+            attribution: if self.caller == Attribution::Pid {
+                "pid"
+            } else {
+                "full"
+            }
+            .to_owned(),
         };
-        Ok(Meant { recording, options, threads })
+        Ok(Meant {
+            recording,
+            options,
+            threads,
+        })
     }
 
     fn refuse_what_is_not_there(&self) -> Result<(), String> {
         match self.policy {
             None | Some(Policy::Off) => {}
             Some(_) => {
-                return Err("--policy write-back and write-through are not available yet: only off is, \
+                return Err(
+                    "--policy write-back and write-through are not available yet: only off is, \
                             which passes each call straight to SOURCE"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         }
         if self.kernel_cache != KernelCache::Off {
-            return Err("--kernel-cache read and write-back are not available yet: only off is, with \
+            return Err(
+                "--kernel-cache read and write-back are not available yet: only off is, with \
                         which every call is seen"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         if self.transport == Transport::Uring {
             return Err("--transport uring is not available yet: use auto or dev".to_owned());
@@ -229,7 +256,9 @@ impl RecordArgs {
     fn check_sizes(&self) -> Result<(), String> {
         let cache = self.cache_size.unwrap_or(CACHE_BYTES);
         if cache == 0 {
-            return Err("--cache-size 0 is out of range: give at least 1 byte, or --policy off".to_owned());
+            return Err(
+                "--cache-size 0 is out of range: give at least 1 byte, or --policy off".to_owned(),
+            );
         }
         let limit = self.dirty_limit.unwrap_or(DIRTY_BYTES.min(cache / 2));
         if limit > cache {

@@ -27,7 +27,12 @@ pub struct Args {
     #[command(flatten)]
     pub record: RecordArgs,
     /// The directory that is recorded [default: the current one]; CMD keeps its own
-    #[arg(short = 'C', value_name = "SOURCE", default_value = ".", hide_default_value = true)]
+    #[arg(
+        short = 'C',
+        value_name = "SOURCE",
+        default_value = ".",
+        hide_default_value = true
+    )]
     source: PathBuf,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -47,7 +52,10 @@ pub fn run(args: Args) -> u8 {
             "-t - cannot be used with run, because stdout is CMD's alone: name a file, or use --live",
         );
     }
-    let words = args.cmd.iter().map(|word| word.to_string_lossy().into_owned());
+    let words = args
+        .cmd
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned());
     recording.cmd = Some(words.collect());
     crate::run::run(Plan {
         source: args.source,

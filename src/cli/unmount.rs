@@ -45,7 +45,11 @@ fn try_run(args: &Args) -> Result<u8, Problem> {
         .map_err(|error| Problem::at("cannot go to", Path::new("/"), error))?;
     // Connected first: afterwards the server may end at any moment.
     let waiting = Waiting::connect(mount.dev, mount.owner().unwrap_or(0))?;
-    let how = if waiting.is_some() { Detach::WhenIdle } else { Detach::Lazily };
+    let how = if waiting.is_some() {
+        Detach::WhenIdle
+    } else {
+        Detach::Lazily
+    };
     match unmount(&mount.point, mount.dev, how)? {
         Outcome::Gone => {}
         Outcome::Busy => return Err(busy(&mount)),

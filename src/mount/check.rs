@@ -36,7 +36,11 @@ pub fn source(path: &Path) -> Result<Source, Problem> {
             Some(libc::EACCES) => "; you must be able to read and enter SOURCE",
             _ => "",
         };
-        Problem::new(format!("cannot view {}: {}{advice}", path.display(), Errno::from(error)))
+        Problem::new(format!(
+            "cannot view {}: {}{advice}",
+            path.display(),
+            Errno::from(error)
+        ))
     };
     let absolute = fs::canonicalize(path).map_err(explain)?;
     let dir = OpenOptions::new()
@@ -45,7 +49,11 @@ pub fn source(path: &Path) -> Result<Source, Problem> {
         .open(&absolute)
         .map_err(explain)?;
     let metadata = dir.metadata().map_err(explain)?;
-    Ok(Source { path: absolute, dir, id: id_of(&metadata) })
+    Ok(Source {
+        path: absolute,
+        dir,
+        id: id_of(&metadata),
+    })
 }
 
 fn id_of(metadata: &Metadata) -> (u64, u64) {
@@ -61,7 +69,10 @@ pub fn mountpoint(path: &Path, source: &Source, accept_nonempty: bool) -> Result
     let absolute = fs::canonicalize(path).map_err(|error| explain_mountpoint(path, error))?;
     let metadata = fs::metadata(&absolute).map_err(|error| explain_mountpoint(path, error))?;
     if !metadata.is_dir() {
-        return Err(explain_mountpoint(path, io::Error::from_raw_os_error(libc::ENOTDIR)));
+        return Err(explain_mountpoint(
+            path,
+            io::Error::from_raw_os_error(libc::ENOTDIR),
+        ));
     }
     refuse_nesting(&absolute, &metadata, source)?;
     if let Ok(entries) = mountinfo::read_own()
@@ -167,7 +178,9 @@ pub fn device(openable: bool) -> Result<(), Problem> {
     if openable {
         return super::direct::open_device().map(drop);
     }
-    fs::metadata(DEVICE).map(drop).map_err(|error| explain_device(error.into()))
+    fs::metadata(DEVICE)
+        .map(drop)
+        .map_err(|error| explain_device(error.into()))
 }
 
 pub(super) fn explain_device(errno: Errno) -> Problem {
@@ -200,7 +213,10 @@ mod tests {
     #[test]
     fn nesting_is_refused_in_every_form() {
         let (root, source, view) = two();
-        assert_eq!(mountpoint(&view, &source, false), Ok(fs::canonicalize(&view).unwrap()));
+        assert_eq!(
+            mountpoint(&view, &source, false),
+            Ok(fs::canonicalize(&view).unwrap())
+        );
         let inner = source.path.join("a/b");
         fs::create_dir_all(&inner).unwrap();
         for (path, word) in [

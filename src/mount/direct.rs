@@ -19,8 +19,12 @@ use crate::error::Errno;
 /// # Errors
 /// A sentence that says how to get the device.
 pub fn open_device() -> Result<OwnedFd, Problem> {
-    let file = OpenOptions::new().read(true).write(true).open(check::DEVICE);
-    file.map(OwnedFd::from).map_err(|error| check::explain_device(error.into()))
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(check::DEVICE);
+    file.map(OwnedFd::from)
+        .map_err(|error| check::explain_device(error.into()))
 }
 
 /// Mounts the connection of `device` over `target`, shown with `source` as its name.
@@ -35,7 +39,14 @@ pub fn mount_device(
 ) -> Result<(), Problem> {
     let name = options.fsname_or(source);
     let data = data_of(device, options);
-    mount(Some(name), target, Some(FS_TYPE), options.flags, Some(data.as_str())).map_err(|errno| {
+    mount(
+        Some(name),
+        target,
+        Some(FS_TYPE),
+        options.flags,
+        Some(data.as_str()),
+    )
+    .map_err(|errno| {
         let advice = match errno {
             nix::errno::Errno::EPERM => {
                 "; mounting needs CAP_SYS_ADMIN here: run as root outside a container, or as a \
@@ -44,7 +55,11 @@ pub fn mount_device(
             nix::errno::Errno::ENODEV => "; the kernel has no FUSE: modprobe fuse",
             _ => "",
         };
-        Problem::new(format!("cannot mount on {}: {}{advice}", target.display(), Errno::from(errno)))
+        Problem::new(format!(
+            "cannot mount on {}: {}{advice}",
+            target.display(),
+            Errno::from(errno)
+        ))
     })
 }
 

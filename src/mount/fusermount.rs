@@ -29,10 +29,18 @@ pub fn mount(source: &Path, target: &Path, options: &MountOptions) -> Result<Own
     let failed = |errno: nix::errno::Errno| {
         Problem::new(format!("cannot talk to {PROGRAM}: {}", Errno::from(errno)))
     };
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty()).map_err(failed)?;
-    nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
-        .map_err(failed)?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::empty(),
+    )
+    .map_err(failed)?;
+    nix::fcntl::fcntl(
+        &ours,
+        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+    )
+    .map_err(failed)?;
     let mut child = spawn(
         Command::new(PROGRAM)
             .arg("-o")
@@ -63,19 +71,27 @@ pub fn unmount(target: &Path, how: Detach) -> Result<bool, Problem> {
     }
     let mut child = spawn(command.arg("--").arg(target))?;
     let said = finish(&mut child)?;
-    let status = child.wait().map_err(|error| Problem::at("cannot wait for", Path::new(PROGRAM), error))?;
+    let status = child
+        .wait()
+        .map_err(|error| Problem::at("cannot wait for", Path::new(PROGRAM), error))?;
     if status.success() {
         return Ok(true);
     }
     if said.to_lowercase().contains("busy") {
         return Ok(false);
     }
-    Err(Problem::new(format!("cannot unmount {}: {said}", target.display())))
+    Err(Problem::new(format!(
+        "cannot unmount {}: {said}",
+        target.display()
+    )))
 }
 
 fn spawn(command: &mut Command) -> Result<Child, Problem> {
     // Its messages are matched, so they must come in one language.
-    let command = command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null());
+    let command = command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command.stderr(Stdio::piped()).spawn().map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => Problem::new(format!(
             "{PROGRAM} is not installed (ENOENT), and without it only root may mount: install the \
@@ -92,9 +108,15 @@ fn finish(child: &mut Child) -> Result<String, Problem> {
         // A message that cannot be read is an empty one: the exit status tells the rest.
         let _ = stderr.read_to_end(&mut said);
     }
-    child.wait().map_err(|error| Problem::at("cannot wait for", Path::new(PROGRAM), error))?;
+    child
+        .wait()
+        .map_err(|error| Problem::at("cannot wait for", Path::new(PROGRAM), error))?;
     let text = String::from_utf8_lossy(&said);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     Ok(lines.join("; "))
 }
 
@@ -106,9 +128,15 @@ fn explain(target: &Path, options: &MountOptions, said: &str) -> Problem {
         );
     }
     if said.contains("/dev/fuse") || said.contains("device not found") {
-        return Problem::new(format!("{PROGRAM}: {said}; load the kernel module: modprobe fuse"));
+        return Problem::new(format!(
+            "{PROGRAM}: {said}; load the kernel module: modprobe fuse"
+        ));
     }
-    let said = if said.is_empty() { "it sent no descriptor and gave no reason" } else { said };
+    let said = if said.is_empty() {
+        "it sent no descriptor and gave no reason"
+    } else {
+        said
+    };
     Problem::new(format!("cannot mount on {}: {said}", target.display()))
 }
 
@@ -116,7 +144,11 @@ fn option_list(source: &Path, options: &MountOptions) -> OsString {
     let mut list = b"subtype=iolens,fsname=".to_vec();
     list.extend(escape(options.fsname_or(source)));
     let flag = |bit, set: &'static str, clear: &'static str| {
-        if options.flags.contains(bit) { set } else { clear }
+        if options.flags.contains(bit) {
+            set
+        } else {
+            clear
+        }
     };
     let mut words = vec![
         flag(MsFlags::MS_RDONLY, "ro", "rw"),
@@ -161,6 +193,9 @@ mod tests {
     fn a_comma_in_a_name_stays_in_the_name() {
         let list = option_list(Path::new("/a,allow_other"), &MountOptions::default());
         let list = list.into_string().unwrap();
-        assert!(list.starts_with("subtype=iolens,fsname=/a\\,allow_other,rw,nosuid,nodev"), "{list}");
+        assert!(
+            list.starts_with("subtype=iolens,fsname=/a\\,allow_other,rw,nosuid,nodev"),
+            "{list}"
+        );
     }
 }

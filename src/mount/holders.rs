@@ -25,19 +25,19 @@ pub struct Holder {
     pub path: PathBuf,
 }
 
-/// How a process holds a mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a process holds a mount; in the order of how much it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hold {
-    /// Its current directory.
-    Cwd,
-    /// Its root directory.
-    Root,
-    /// The program that it runs.
-    Exe,
     /// An open descriptor.
     Fd(i32),
     /// A mapped file.
     Mapped,
+    /// The program that it runs.
+    Exe,
+    /// Its current directory.
+    Cwd,
+    /// Its root directory.
+    Root,
     /// A mount namespace of its own has another copy of the mount.
     Namespace,
 }
@@ -62,7 +62,10 @@ impl fmt::Display for Holder {
 pub fn list(holders: &[Holder]) -> String {
     const SHOWN: usize = 5;
     let mut seen = HashSet::new();
-    let first: Vec<&Holder> = holders.iter().filter(|holder| seen.insert(holder.pid)).collect();
+    let first: Vec<&Holder> = holders
+        .iter()
+        .filter(|holder| seen.insert(holder.pid))
+        .collect();
     let named: Vec<String> = first.iter().take(SHOWN).map(ToString::to_string).collect();
     match first.len().saturating_sub(SHOWN) {
         0 => named.join(", "),
@@ -71,17 +74,30 @@ pub fn list(holders: &[Holder]) -> String {
 }
 
 /// Finds who holds the filesystem `dev`, leaving this process out. Processes that we may not look
-/// into (of other users) are not found.
+/// into (of other users) are not found. Sorted by process, and there by what tells most.
 #[must_use]
 pub fn find(dev: DevNo) -> Vec<Holder> {
-    let mut scan = Scan { dev, namespaces: HashMap::new(), ids: HashSet::new() };
+    let mut scan = Scan {
+        dev,
+        namespaces: HashMap::new(),
+        ids: HashSet::new(),
+    };
     let own = mountinfo::read_own().unwrap_or_default();
-    scan.ids.extend(own.iter().filter(|entry| entry.dev == dev).map(|entry| entry.id));
+    scan.ids.extend(
+        own.iter()
+            .filter(|entry| entry.dev == dev)
+            .map(|entry| entry.id),
+    );
     let own_namespace = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
     let mut found = Vec::new();
     for pid in processes() {
         scan.process(pid, &own_namespace, &mut found);
     }
+    // A copy of the mount in another namespace usually just went along when that was made.
+    if found.iter().any(|holder| holder.hold != Hold::Namespace) {
+        found.retain(|holder| holder.hold != Hold::Namespace);
+    }
+    found.sort_by_key(|holder| (holder.pid, holder.hold));
     found
 }
 
@@ -90,7 +106,9 @@ fn processes() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     names.filter(|pid| *pid != own).collect()
 }
 
@@ -112,13 +130,29 @@ impl Scan {
             let text = fs::read(proc.join("mountinfo")).unwrap_or_default();
             let entries = mountinfo::parse(&text);
             let dev = self.dev;
-            self.ids.extend(entries.iter().filter(|entry| entry.dev == dev).map(|entry| entry.id));
+            self.ids.extend(
+                entries
+                    .iter()
+                    .filter(|entry| entry.dev == dev)
+                    .map(|entry| entry.id),
+            );
             self.namespaces.insert(namespace.clone(), entries);
         }
-        let entries = self.namespaces.get(&namespace).map(Vec::as_slice).unwrap_or_default();
+        let entries = self
+            .namespaces
+            .get(&namespace)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let comm = fs::read(proc.join("comm")).unwrap_or_default();
         let comm = String::from_utf8_lossy(&comm).trim_end().to_owned();
-        let mut add = |hold, path| found.push(Holder { pid, comm: comm.clone(), hold, path });
+        let mut add = |hold, path| {
+            found.push(Holder {
+                pid,
+                comm: comm.clone(),
+                hold,
+                path,
+            })
+        };
         let visible = entries.iter().find(|entry| entry.dev == self.dev);
         if let Some(entry) = visible {
             for (name, hold) in [("cwd", Hold::Cwd), ("root", Hold::Root), ("exe", Hold::Exe)] {
@@ -150,7 +184,9 @@ fn descriptors(proc: &Path, ids: &HashSet<u64>) -> Vec<(i32, PathBuf)> {
     let Ok(entries) = fs::read_dir(proc.join("fd")) else {
         return Vec::new();
     };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let held = |number: i32| {
         let path = fs::read_link(proc.join(format!("fd/{number}"))).ok()?;
         // Pipes, sockets and the like have no path and no mount of ours.
@@ -163,7 +199,8 @@ fn descriptors(proc: &Path, ids: &HashSet<u64>) -> Vec<(i32, PathBuf)> {
 
 /// `mnt_id:` of `/proc/PID/fdinfo/N`.
 fn mount_id(info: &str) -> Option<u64> {
-    info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+    info.lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
 /// The first file of the device in `/proc/PID/maps`.
@@ -177,7 +214,9 @@ fn parse_maps(text: &[u8], dev: DevNo) -> Option<PathBuf> {
         let device = std::str::from_utf8(fields.nth(3)?).ok()?;
         (DevNo::parse_hex(device)? == dev).then_some(())?;
         let path = fields.nth(1)?.trim_ascii_start();
-        Some(PathBuf::from(OsString::from_vec(OsStr::from_bytes(path).as_bytes().to_vec())))
+        Some(PathBuf::from(OsString::from_vec(
+            OsStr::from_bytes(path).as_bytes().to_vec(),
+        )))
     })
 }
 
@@ -189,14 +228,20 @@ mod tests {
     fn a_mapped_file_is_found_by_its_device() {
         let text = b"7f00-7f10 r--p 00000000 00:00 0 \n\
             7f10-7f20 r--p 00000000 00:3a 1234                       /view/a b\n";
-        let dev = DevNo { major: 0, minor: 0x3a };
+        let dev = DevNo {
+            major: 0,
+            minor: 0x3a,
+        };
         assert_eq!(parse_maps(text, dev), Some(PathBuf::from("/view/a b")));
         assert_eq!(parse_maps(text, DevNo { major: 8, minor: 1 }), None);
     }
 
     #[test]
     fn the_mount_of_a_descriptor_is_read() {
-        assert_eq!(mount_id("pos:\t0\nflags:\t02\nmnt_id:\t42\nino:\t7\n"), Some(42));
+        assert_eq!(
+            mount_id("pos:\t0\nflags:\t02\nmnt_id:\t42\nino:\t7\n"),
+            Some(42)
+        );
         assert_eq!(mount_id("pos:\t0\n"), None);
     }
 
@@ -208,10 +253,14 @@ mod tests {
             hold,
             path: PathBuf::from("/v"),
         };
-        let holders = [holder(1, Hold::Cwd), holder(1, Hold::Fd(3)), holder(2, Hold::Fd(4))];
+        let holders = [
+            holder(1, Hold::Fd(3)),
+            holder(1, Hold::Cwd),
+            holder(2, Hold::Fd(4)),
+        ];
         assert_eq!(
             list(&holders),
-            "sh (pid 1): current directory /v, sh (pid 2): descriptor 4 /v"
+            "sh (pid 1): descriptor 3 /v, sh (pid 2): descriptor 4 /v"
         );
     }
 }

@@ -24,7 +24,10 @@ impl DevNo {
     /// Reads `8:1`.
     fn parse(text: &str) -> Option<DevNo> {
         let (major, minor) = text.split_once(':')?;
-        Some(DevNo { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        Some(DevNo {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+        })
     }
 
     /// Reads `08:01` in hexadecimal, as `/proc/PID/maps` writes it.
@@ -32,7 +35,10 @@ impl DevNo {
     pub fn parse_hex(text: &str) -> Option<DevNo> {
         let (major, minor) = text.split_once(':')?;
         let hex = |digits| u32::from_str_radix(digits, 16).ok();
-        Some(DevNo { major: hex(major)?, minor: hex(minor)? })
+        Some(DevNo {
+            major: hex(major)?,
+            minor: hex(minor)?,
+        })
     }
 }
 
@@ -79,7 +85,9 @@ impl MountEntry {
 /// Parses the file; a line that it cannot read is left out.
 #[must_use]
 pub fn parse(text: &[u8]) -> Vec<MountEntry> {
-    text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
+    text.split(|&byte| byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
 }
 
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
@@ -94,7 +102,15 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let fs_type = text(fields.next()?);
     let source = unescape(fields.next()?);
     let super_options = fields.next().map(text).unwrap_or_default();
-    Some(MountEntry { id, parent, dev, point, fs_type, source, super_options })
+    Some(MountEntry {
+        id,
+        parent,
+        dev,
+        point,
+        fs_type,
+        source,
+        super_options,
+    })
 }
 
 /// Undoes the kernel's `\040` for space, tab, newline and backslash (fs/proc_namespace.c).
@@ -139,7 +155,8 @@ pub fn topmost_at<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a Moun
 /// The mount that a path lies on: of those above it the deepest, and there the topmost.
 #[must_use]
 pub fn containing<'a>(entries: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
-    path.ancestors().find_map(|ancestor| topmost_at(entries, ancestor))
+    path.ancestors()
+        .find_map(|ancestor| topmost_at(entries, ancestor))
 }
 
 #[cfg(test)]
@@ -158,7 +175,13 @@ broken line
         let entries = parse(TEXT);
         assert_eq!(entries.len(), 3);
         assert_eq!(entries[1].point, Path::new("/mnt/a b"));
-        assert_eq!(entries[1].dev, DevNo { major: 0, minor: 50 });
+        assert_eq!(
+            entries[1].dev,
+            DevNo {
+                major: 0,
+                minor: 50
+            }
+        );
         assert_eq!(entries[1].owner(), Some(1000));
         assert_eq!(entries[1].source, "/src,x");
         assert!(entries[1].is_ours());
@@ -168,7 +191,10 @@ broken line
     fn the_mount_on_top_is_found() {
         let entries = parse(TEXT);
         assert_eq!(topmost_at(&entries, Path::new("/mnt/a b")).unwrap().id, 31);
-        assert_eq!(containing(&entries, Path::new("/mnt/a b/c/d")).unwrap().id, 31);
+        assert_eq!(
+            containing(&entries, Path::new("/mnt/a b/c/d")).unwrap().id,
+            31
+        );
         assert_eq!(containing(&entries, Path::new("/mnt/else")).unwrap().id, 22);
         assert!(topmost_at(&entries, Path::new("/mnt")).is_none());
     }

@@ -110,7 +110,9 @@ impl MountOptions {
             "default_permissions" => self.default_permissions = true,
             "nonempty" => self.nonempty = true,
             "fsname" | "subtype" | "max_read" => {
-                return Err(Problem::new(format!("-o {option} needs a value: {option}=...")));
+                return Err(Problem::new(format!(
+                    "-o {option} needs a value: {option}=..."
+                )));
             }
             _ => return Err(unknown(option)),
         }
@@ -167,7 +169,11 @@ fn split(list: &str) -> Vec<String> {
             parts.push(String::new());
             continue;
         }
-        let literal = if character == '\\' { characters.next() } else { None };
+        let literal = if character == '\\' {
+            characters.next()
+        } else {
+            None
+        };
         if let Some(last) = parts.last_mut() {
             last.push(literal.unwrap_or(character));
         }
@@ -192,7 +198,10 @@ mod tests {
         let options = MountOptions::parse(&["ro,suid", "rw,dev,noexec,allow_other"]).unwrap();
         assert_eq!(options.flags, MsFlags::MS_NOEXEC);
         assert_eq!(options.access, Access::Everybody);
-        assert!(options.default_permissions, "others are checked by the kernel");
+        assert!(
+            options.default_permissions,
+            "others are checked by the kernel"
+        );
     }
 
     #[test]
@@ -206,9 +215,19 @@ mod tests {
 
     #[test]
     fn what_is_unknown_or_malformed_is_named() {
-        for bad in ["allowother", "fd=3", "max_read=big", "max_read=1", "fsname=", "subtype=x"] {
+        for bad in [
+            "allowother",
+            "fd=3",
+            "max_read=big",
+            "max_read=1",
+            "fsname=",
+            "subtype=x",
+        ] {
             let error = MountOptions::parse(&[bad]).unwrap_err();
-            assert!(error.to_string().contains(bad.split('=').next().unwrap()), "{error}");
+            assert!(
+                error.to_string().contains(bad.split('=').next().unwrap()),
+                "{error}"
+            );
         }
     }
 }

@@ -74,7 +74,11 @@ pub fn unmount(point: &Path, dev: DevNo, how: Detach) -> Result<Outcome, Problem
         .map_err(|error| Problem::at("cannot read", Path::new("/proc/self/mountinfo"), error))?;
     match mountinfo::topmost_at(&entries, point) {
         Some(entry) if entry.is_ours() && entry.dev == dev => {}
-        Some(entry) if entries.iter().any(|ours| ours.point == point && ours.dev == dev) => {
+        Some(entry)
+            if entries
+                .iter()
+                .any(|ours| ours.point == point && ours.dev == dev) =>
+        {
             return Err(Problem::new(format!(
                 "another mount ({}) covers ours on {} (EBUSY): unmount that one first",
                 entry.fs_type,
@@ -92,7 +96,8 @@ pub fn unmount(point: &Path, dev: DevNo, how: Detach) -> Result<Outcome, Problem
         Err(NixErrno::EBUSY) => Ok(Outcome::Busy),
         Err(NixErrno::EINVAL | NixErrno::ENOENT) if !is_mounted(point, dev) => Ok(Outcome::Gone),
         Err(NixErrno::EPERM) if !nix::unistd::geteuid().is_root() => {
-            fusermount::unmount(point, how).map(|gone| if gone { Outcome::Gone } else { Outcome::Busy })
+            fusermount::unmount(point, how)
+                .map(|gone| if gone { Outcome::Gone } else { Outcome::Busy })
         }
         Err(errno) => Err(Problem::new(format!(
             "cannot unmount {}: {}",

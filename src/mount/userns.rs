@@ -27,7 +27,11 @@ pub enum Privilege {
 /// Who enters: by the effective uid.
 #[must_use]
 pub fn privilege() -> Privilege {
-    if geteuid().is_root() { Privilege::Root } else { Privilege::User }
+    if geteuid().is_root() {
+        Privilege::Root
+    } else {
+        Privilege::User
+    }
 }
 
 /// Moves this process into namespaces of its own, out of which no mount spreads.
@@ -100,12 +104,19 @@ fn refused(errno: NixErrno) -> Problem {
 
 /// The system setting that forbids user namespaces, as advice how to change it.
 fn restriction() -> Option<String> {
-    let is = |path: &str, value: &str| {
-        fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
-    };
+    let is =
+        |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
     let settings = [
-        ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        (
+            "/proc/sys/user/max_user_namespaces",
+            "0",
+            "user.max_user_namespaces=15000",
+        ),
+        (
+            "/proc/sys/kernel/unprivileged_userns_clone",
+            "0",
+            "kernel.unprivileged_userns_clone=1",
+        ),
         (
             "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
             "1",
@@ -113,5 +124,7 @@ fn restriction() -> Option<String> {
         ),
     ];
     let (_, _, setting) = settings.iter().find(|(path, value, _)| is(path, value))?;
-    Some(format!("permit them as root with: sysctl {setting}; or run iolens as root"))
+    Some(format!(
+        "permit them as root with: sysctl {setting}; or run iolens as root"
+    ))
 }

@@ -27,7 +27,9 @@ fn inherited(source: &Path) -> Vec<(RawFd, PathBuf)> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else {
         return Vec::new();
     };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut found: Vec<(RawFd, PathBuf)> = numbers
         .filter(|number| !closes_on_exec(*number))
         .filter_map(|number| Some((number, below(source, &format!("/proc/self/fd/{number}"))?)))
@@ -46,7 +48,9 @@ fn closes_on_exec(number: RawFd) -> bool {
 
 /// The target of a link of `/proc/PID/fd`, if it lies below SOURCE.
 fn below(source: &Path, link: &str) -> Option<PathBuf> {
-    fs::read_link(link).ok().filter(|target| target.starts_with(source))
+    fs::read_link(link)
+        .ok()
+        .filter(|target| target.starts_with(source))
 }
 
 /// Locks on files of SOURCE that other programs hold: the view has its own.
@@ -59,15 +63,21 @@ fn locked(source: &Path) -> Vec<String> {
         return Vec::new();
     };
     let own = std::process::id();
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| *pid != own).flat_map(|pid| locks_of(pid, source)).collect()
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| *pid != own)
+        .flat_map(|pid| locks_of(pid, source))
+        .collect()
 }
 
 fn locks_of(pid: u32, source: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
     };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
     let mut paths: Vec<PathBuf> = numbers
         .filter_map(|number| {
             let path = below(source, &format!("/proc/{pid}/fd/{number}"))?;
@@ -91,7 +101,11 @@ fn locks_of(pid: u32, source: &Path) -> Vec<String> {
 /// `lock:` lines of `/proc/PID/fdinfo/N` (fs/locks.c show_fd_locks()); leases are none of ours.
 fn holds_lock(info: &str) -> bool {
     let mut lines = info.lines().filter_map(|line| line.strip_prefix("lock:"));
-    lines.any(|line| ["POSIX", "FLOCK", "OFDLCK"].iter().any(|kind| line.contains(kind)))
+    lines.any(|line| {
+        ["POSIX", "FLOCK", "OFDLCK"]
+            .iter()
+            .any(|kind| line.contains(kind))
+    })
 }
 
 #[cfg(test)]

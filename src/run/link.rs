@@ -75,9 +75,19 @@ impl Link {
         let text = serde_json::to_vec(message)?;
         let raw: Vec<_> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+        let control = if raw.is_empty() {
+            &rights[..0]
+        } else {
+            &rights[..]
+        };
         let slices = [IoSlice::new(&text)];
-        sendmsg::<()>(self.0.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        sendmsg::<()>(
+            self.0.as_raw_fd(),
+            &slices,
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
         Ok(())
     }
 
@@ -91,6 +101,9 @@ impl Link {
         if length == 0 {
             return Ok(None);
         }
-        Ok(Some((serde_json::from_slice(&buffer[..length])?, descriptor)))
+        Ok(Some((
+            serde_json::from_slice(&buffer[..length])?,
+            descriptor,
+        )))
     }
 }

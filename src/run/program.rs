@@ -44,7 +44,11 @@ impl fmt::Display for StartError {
                 Errno::ENOENT
             ),
             StartError::NotExecutable(name, errno) => {
-                write!(f, "cannot run {}: {errno}; it must be an executable file", name.display())
+                write!(
+                    f,
+                    "cannot run {}: {errno}; it must be an executable file",
+                    name.display()
+                )
             }
             StartError::Iolens(problem) => problem.fmt(f),
         }
@@ -78,10 +82,16 @@ impl Terminal {
         ]
         .into_iter()
         .collect();
-        let mask = ours.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
+        let mask = ours
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .map_err(failed)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&ours, flags).map_err(failed)?;
-        Ok(Terminal { signals, mask, children })
+        Ok(Terminal {
+            signals,
+            mask,
+            children,
+        })
     }
 
     /// Gives the program what we were given. SIGPIPE is set to its default: Rust's start-up code
@@ -98,8 +108,10 @@ impl Terminal {
 pub(super) fn start(cmd: &[OsString], terminal: &Terminal) -> Result<Pid, StartError> {
     let iolens = |text: String| StartError::Iolens(Problem::new(text));
     let name = cmd.first().cloned().unwrap_or_default();
-    let words: Result<Vec<CString>, _> =
-        cmd.iter().map(|word| CString::new(word.as_bytes())).collect();
+    let words: Result<Vec<CString>, _> = cmd
+        .iter()
+        .map(|word| CString::new(word.as_bytes()))
+        .collect();
     let words = words.map_err(|_| StartError::NotFound(name.clone()))?;
     let (told, tell) = pipe2(OFlag::O_CLOEXEC)
         .map_err(|errno| iolens(format!("cannot make a pipe: {}", Errno::from(errno))))?;

@@ -53,13 +53,20 @@ fn start(
     };
     let mountpoint = source.path.clone();
     let root = privilege() == Privilege::Root;
-    let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let ids = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
     let config = ViewConfig {
         source: OwnedFd::from(source.dir),
         source_path: source.path,
         mountpoint,
         threads: plan.threads,
-        access: if root { Access::Everybody } else { Access::Owner },
+        access: if root {
+            Access::Everybody
+        } else {
+            Access::Owner
+        },
         kernel_permissions: root,
         only_ids: (!root).then_some(ids),
         quiet: vec![Tid(u32::try_from(main.as_raw()).unwrap_or(0))],
@@ -73,7 +80,11 @@ fn start(
 }
 
 /// Turns M's messages into happenings.
-fn listen(link: Arc<Link>, sender: Sender<Happening>, abandon: Arc<AtomicBool>) -> Result<(), Problem> {
+fn listen(
+    link: Arc<Link>,
+    sender: Sender<Happening>,
+    abandon: Arc<AtomicBool>,
+) -> Result<(), Problem> {
     spawn("iolens-link", move || {
         while let Ok(Some((message, _))) = link.receive() {
             let happening = match message {
@@ -138,7 +149,10 @@ fn wait_for_end(server: &Server) -> Option<i32> {
 fn truncate(text: &mut String) {
     const BYTES_MAX: usize = 32 << 10;
     if text.len() > BYTES_MAX {
-        let cut = (0..=BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let cut = (0..=BYTES_MAX)
+            .rev()
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(0);
         text.truncate(cut);
     }
 }

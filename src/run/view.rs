@@ -37,12 +37,20 @@ pub(super) fn open(source: &Source, asked: &MountOptions) -> Result<Mounted, Pro
     let options = options(who, &target, asked)?;
     // Through the descriptor: what was compared is what is covered, whoever renames meanwhile.
     let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
-    direct::mount_device(std::os::fd::AsFd::as_fd(&device), &source.path, &by_descriptor, &options)?;
+    direct::mount_device(
+        std::os::fd::AsFd::as_fd(&device),
+        &source.path,
+        &by_descriptor,
+        &options,
+    )?;
     let entries = mountinfo::read_own()
         .map_err(|error| Problem::at("cannot read", Path::new("/proc/self/mountinfo"), error))?;
     let entry = mountinfo::topmost_at(&entries, &source.path).filter(|entry| entry.is_ours());
     let Some(entry) = entry else {
-        return Err(Problem::new(format!("{} was moved while it was mounted", source.path.display())));
+        return Err(Problem::new(format!(
+            "{} was moved while it was mounted",
+            source.path.display()
+        )));
     };
     Ok(Mounted {
         point: source.path.clone(),
@@ -76,17 +84,23 @@ fn same_directory(source: &Source) -> Result<File, Problem> {
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(&source.path);
     let file = opened.map_err(|error| Problem::at("cannot view", &source.path, error))?;
-    let metadata = file.metadata().map_err(|error| Problem::at("cannot view", &source.path, error))?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| Problem::at("cannot view", &source.path, error))?;
     if (metadata.dev(), metadata.ino()) != source.id {
         let path = source.path.display();
-        return Err(Problem::new(format!("{path} was exchanged for another directory: run again")));
+        return Err(Problem::new(format!(
+            "{path} was exchanged for another directory: run again"
+        )));
     }
     Ok(file)
 }
 
 fn options(who: Privilege, target: &File, asked: &MountOptions) -> Result<MountOptions, Problem> {
     let of_source = fstatvfs(target)
-        .map_err(|errno| Problem::new(format!("cannot ask SOURCE's mount: {}", Errno::from(errno))))?
+        .map_err(|errno| {
+            Problem::new(format!("cannot ask SOURCE's mount: {}", Errno::from(errno)))
+        })?
         .flags();
     let mut options = asked.clone();
     // The view allows what SOURCE allows, and no more; `-o nosuid` and the like may take more away.

@@ -51,7 +51,11 @@ enum Server {
 
 impl Waiting {
     pub(super) fn new(link: Link, terminal: Terminal, server: Pid) -> Waiting {
-        Waiting { link, terminal, server }
+        Waiting {
+            link,
+            terminal,
+            server,
+        }
     }
 
     pub(super) fn terminal(&self) -> &Terminal {
@@ -85,7 +89,10 @@ impl Waiting {
             if let Ok(Some(info)) = self.terminal.signals.read_signal() {
                 return Woken::Signal(info);
             }
-            let mut polled = vec![PollFd::new(self.terminal.signals.as_fd(), PollFlags::POLLIN)];
+            let mut polled = vec![PollFd::new(
+                self.terminal.signals.as_fd(),
+                PollFlags::POLLIN,
+            )];
             if server == Server::Serving {
                 polled.push(PollFd::new(self.link.as_fd(), PollFlags::POLLIN));
             }
@@ -113,7 +120,9 @@ impl Waiting {
                 Woken::Server(Some(message)) => log::debug!("the server says early: {message:?}"),
                 Woken::Server(None) => {
                     server = Server::Dead;
-                    say("the server of the view died: from now on every use of SOURCE fails (ENOTCONN)");
+                    say(
+                        "the server of the view died: from now on every use of SOURCE fails (ENOTCONN)",
+                    );
                 }
                 Woken::Time => {}
             }
@@ -122,14 +131,21 @@ impl Waiting {
 
     pub(super) fn program_ended(&self, status: u8) {
         // A server that is gone is noticed when its report does not come.
-        let _ = self.link.send(&ToServer::ProgramEnded(i32::from(status)), None);
+        let _ = self
+            .link
+            .send(&ToServer::ProgramEnded(i32::from(status)), None);
     }
 
     /// Takes the view away as soon as nobody uses it, and waits for the server's last word. `None`
     /// when it died without one.
     pub(super) fn finish(&self, mounted: &Mounted) -> Option<Report> {
         let began = Instant::now();
-        let mut ending = Ending { mounted: true, told: false, draining: false, interrupts: 0 };
+        let mut ending = Ending {
+            mounted: true,
+            told: false,
+            draining: false,
+            interrupts: 0,
+        };
         let mut pause = RETRY_MIN_MS;
         loop {
             ending.mounted = ending.mounted && !mounted.try_unmount();
@@ -139,7 +155,11 @@ impl Waiting {
                 ending.tell_who(mounted);
             }
             let busy = ending.mounted || !ending.told;
-            let timeout = if busy { PollTimeout::from(pause) } else { PollTimeout::NONE };
+            let timeout = if busy {
+                PollTimeout::from(pause)
+            } else {
+                PollTimeout::NONE
+            };
             pause = (pause * 2).min(RETRY_MAX_MS);
             match self.wake(Server::Serving, timeout) {
                 Woken::Signal(info) if is_ending(&info) => self.interrupt(&mut ending, mounted),
@@ -197,7 +217,10 @@ impl Ending {
 fn is_ending(info: &siginfo) -> bool {
     let number = i32::try_from(info.ssi_signo).ok();
     let signal = number.and_then(|number| Signal::try_from(number).ok());
-    matches!(signal, Some(Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP))
+    matches!(
+        signal,
+        Some(Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP)
+    )
 }
 
 /// CMD's end, if it has ended. When it was stopped, this process stops as well, for the shell to see.

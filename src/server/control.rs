@@ -48,7 +48,9 @@ impl Control {
     pub fn listen(dev: DevNo) -> Result<Control, Problem> {
         let listener = address(dev).and_then(|address| UnixListener::bind_addr(&address));
         let listener = listener.map_err(|error| {
-            Problem::new(format!("`iolens unmount` will not be able to wait for this server: {error}"))
+            Problem::new(format!(
+                "`iolens unmount` will not be able to wait for this server: {error}"
+            ))
         })?;
         let state = Arc::new(Mutex::new(State::Serving(Vec::new())));
         let clients = Arc::clone(&state);
@@ -65,7 +67,9 @@ impl Control {
     /// Tells all clients, also those that come later.
     pub fn conclude(&self, report: &Report) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Serving(clients) = std::mem::replace(&mut *state, State::Ended(report.clone())) {
+        if let State::Serving(clients) =
+            std::mem::replace(&mut *state, State::Ended(report.clone()))
+        {
             for mut client in clients {
                 // One that has gone away does not want to know.
                 let _ = farewell(&mut client, report);
@@ -119,9 +123,14 @@ impl Waiting {
                 )));
             }
         }
-        let mut waiting = Waiting { stream: BufReader::new(stream) };
+        let mut waiting = Waiting {
+            stream: BufReader::new(stream),
+        };
         // A server of another user hangs up without a greeting; so does one that has just died.
-        let timed = waiting.stream.get_ref().set_read_timeout(Some(GREETING_WAIT));
+        let timed = waiting
+            .stream
+            .get_ref()
+            .set_read_timeout(Some(GREETING_WAIT));
         let mut greeting = String::new();
         let greeted = timed.and_then(|()| waiting.stream.read_line(&mut greeting));
         if greeted.is_err() || greeting != GREETING {
@@ -147,12 +156,18 @@ mod tests {
     #[test]
     fn a_client_gets_the_report_whether_it_comes_before_or_after_the_end() {
         // No block device has this major number, so no mount has this name.
-        let dev = DevNo { major: 4095, minor: std::process::id() };
+        let dev = DevNo {
+            major: 4095,
+            minor: std::process::id(),
+        };
         let uid = nix::unistd::geteuid().as_raw();
         assert!(Waiting::connect(dev, uid).unwrap().is_none());
         let control = Control::listen(dev).unwrap();
         let early = Waiting::connect(dev, uid).unwrap().unwrap();
-        let report = Report { exit: 3, text: "lost\n".to_owned() };
+        let report = Report {
+            exit: 3,
+            text: "lost\n".to_owned(),
+        };
         control.conclude(&report);
         assert_eq!(early.report().as_ref(), Some(&report));
         let late = Waiting::connect(dev, uid).unwrap().unwrap();

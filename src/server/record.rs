@@ -96,7 +96,10 @@ impl Tally {
             return inner;
         };
         Box::new(move |event: &Event, out: &mut Vec<u8>| {
-            account.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            account
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(event);
             inner(event, out);
         })
     }
@@ -104,7 +107,9 @@ impl Tally {
 
 fn layout() -> Layout {
     let terminal = io::stderr().is_terminal();
-    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let columns = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
     Layout {
         width: columns.unwrap_or(80),
@@ -132,10 +137,14 @@ pub(super) fn start(recording: Recording, view: &ViewConfig) -> Result<Started, 
     }
     config.filter = recording.filter;
     config.limit = recording.limit;
-    let recorder = Recorder::start(config).map_err(|error| {
-        Problem::new(format!("cannot start recording: {}", Errno::from(error)))
-    })?;
-    Ok(Started { recorder, path, id, tally })
+    let recorder = Recorder::start(config)
+        .map_err(|error| Problem::new(format!("cannot start recording: {}", Errno::from(error))))?;
+    Ok(Started {
+        recorder,
+        path,
+        id,
+        tally,
+    })
 }
 
 fn open(target: &Target, form: Form) -> Result<(File, Option<PathBuf>), Problem> {
@@ -169,13 +178,19 @@ fn explain(path: &Path, error: &io::Error) -> Problem {
         Some(raw) => Errno::from_raw(raw).to_string(),
         None => error.to_string(),
     };
-    Problem::new(format!("cannot write the trace {}: {why}{advice}", path.display()))
+    Problem::new(format!(
+        "cannot write the trace {}: {why}{advice}",
+        path.display()
+    ))
 }
 
 fn duplicate(stream: &impl AsFd) -> Result<File, Problem> {
     let owned = stream.as_fd().try_clone_to_owned();
     owned.map(File::from).map_err(|error| {
-        Problem::new(format!("cannot use a standard stream: {}", Errno::from(error)))
+        Problem::new(format!(
+            "cannot use a standard stream: {}",
+            Errno::from(error)
+        ))
     })
 }
 

@@ -13,7 +13,9 @@ use crate::mount::Problem;
 
 /// The signals that end a server.
 fn ending() -> SigSet {
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
 }
 
 /// Blocks them in this thread and those that it will start. Call before any thread is started.
@@ -21,7 +23,9 @@ fn ending() -> SigSet {
 /// # Errors
 /// Never, on Linux.
 pub fn block() -> Result<(), Problem> {
-    ending().thread_block().map_err(|errno| Problem::new(format!("cannot block signals: {errno}")))
+    ending()
+        .thread_block()
+        .map_err(|errno| Problem::new(format!("cannot block signals: {errno}")))
 }
 
 /// What the second SIGINT or SIGTERM means is set at once in `abandon`, also while nobody reads

@@ -61,14 +61,25 @@ impl View {
     ) -> Result<View, Problem> {
         // SEAM: fs::Fs::new(config.source, Some(recorder), fs::Options { permissions, owners,
         // descriptors, hidden }) and fuse::serve(device, Arc::new(fs), fuse::Options { .. }).
-        let _ = (hidden, &config.quiet, config.access, config.only_ids, config.kernel_permissions);
+        let _ = (
+            hidden,
+            &config.quiet,
+            config.access,
+            config.only_ids,
+            config.kernel_permissions,
+        );
         let fs = Fs::new(config.source, recorder);
         let served = serve(device, fs, config.threads).map_err(explain)?;
-        Ok(View { session: Mutex::new(Some(served)) })
+        Ok(View {
+            session: Mutex::new(Some(served)),
+        })
     }
 
     pub(super) fn take_session(&self) -> Option<Served> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Writes back all dirty data, until done or `abandon` is set. SEAM: fs' shutdown, once it buffers.
@@ -78,5 +89,8 @@ impl View {
 }
 
 fn explain(error: io::Error) -> Problem {
-    Problem::new(format!("the kernel does not talk FUSE to us: {}", Errno::from(error)))
+    Problem::new(format!(
+        "the kernel does not talk FUSE to us: {}",
+        Errno::from(error)
+    ))
 }

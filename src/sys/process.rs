@@ -132,7 +132,9 @@ mod tests {
         let (bytes, received) = receive(b.as_fd(), &mut buffer).unwrap();
         assert_eq!(&buffer[..bytes], b"hello");
         let mut text = String::new();
-        std::fs::File::from(received.unwrap()).read_to_string(&mut text).unwrap();
+        std::fs::File::from(received.unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
         assert!(!text.is_empty());
         drop(a);
         assert_eq!(receive(b.as_fd(), &mut buffer).unwrap().0, 0);

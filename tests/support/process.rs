@@ -58,7 +58,10 @@ impl Running {
             std::thread::spawn(move || read_all(stdout)),
             std::thread::spawn(move || read_all(stderr)),
         ];
-        Running { child: Some(child), readers }
+        Running {
+            child: Some(child),
+            readers,
+        }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -86,10 +89,16 @@ impl Running {
         self.end_input();
         eventually("the command to end", || !self.is_running());
         let status = self.child.take().unwrap().wait().unwrap();
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap());
         let mut texts = self.readers.drain(..).map(|reader| reader.join().unwrap());
         let (stdout, stderr) = (texts.next().unwrap(), texts.next().unwrap());
-        Outcome { code, stdout, stderr }
+        Outcome {
+            code,
+            stdout,
+            stderr,
+        }
     }
 }
 
@@ -117,9 +126,18 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
-        let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
-        assert!(device.is_ok(), "these tests need root and /dev/fuse: {device:?}");
-        let dir = tempfile::Builder::new().prefix("iolens-process").tempdir().unwrap();
+        let device = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse");
+        assert!(
+            device.is_ok(),
+            "these tests need root and /dev/fuse: {device:?}"
+        );
+        let dir = tempfile::Builder::new()
+            .prefix("iolens-process")
+            .tempdir()
+            .unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (source, view) = (dir.path().join("source"), dir.path().join("view"));
         for path in [&source, &view] {
@@ -145,7 +163,9 @@ impl Scratch {
     }
 
     fn environment(&self, command: &mut Command) {
-        command.env("XDG_STATE_HOME", self.path("state")).env_remove("IOLENS_LOG");
+        command
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env_remove("IOLENS_LOG");
     }
 
     /// Runs `iolens ARGS` to its end.
@@ -170,9 +190,14 @@ impl Scratch {
         let tools = self.path("tools");
         fs::create_dir_all(&tools).unwrap();
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", SETUP, "setup"]).args(credentials);
+        command
+            .args(["-m", "sh", "-c", SETUP, "setup"])
+            .args(credentials);
         command.args(["sh", "-c", script]).current_dir(&self.source);
-        command.env("TOOLS", &tools).env("IOLENS_BUILT", IOLENS).env("HOME", self.path("state"));
+        command
+            .env("TOOLS", &tools)
+            .env("IOLENS_BUILT", IOLENS)
+            .env("HOME", self.path("state"));
         self.environment(&mut command);
         Running::start(&mut command).finish()
     }
@@ -234,5 +259,7 @@ impl Drop for Scratch {
 /// The last line of a trace says that it is complete.
 pub(crate) fn has_footer(trace: &Path) -> bool {
     let text = fs::read_to_string(trace).unwrap_or_default();
-    text.lines().last().is_some_and(|line| line.contains(r#""kind":"footer""#))
+    text.lines()
+        .last()
+        .is_some_and(|line| line.contains(r#""kind":"footer""#))
 }
