@@ -1,7 +1,10 @@
 //! iolens shows what file I/O really does: a FUSE passthrough view of a directory that records every
 //! request a program makes there. `docs/ARCHITECTURE.md` is the map.
 
+pub mod caller;
 pub mod error;
 pub mod event;
+pub mod fs;
+pub mod fuse;
 pub mod sys;
 pub mod types;
