@@ -208,6 +208,20 @@ pub enum OwnCause {
     Signal,
 }
 
+impl OwnCause {
+    /// The name in the trace.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            OwnCause::Timer => "timer",
+            OwnCause::Memory => "memory",
+            OwnCause::Sync => "sync",
+            OwnCause::Unmount => "unmount",
+            OwnCause::Signal => "signal",
+        }
+    }
+}
+
 /// Events that could not be recorded since the last such line.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lost {

@@ -450,6 +450,36 @@ pub enum Reason {
     Other,
 }
 
+impl Reason {
+    /// The name in the trace.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Policy => "policy",
+            Reason::OSync => "o_sync",
+            Reason::ODirect => "o_direct",
+            Reason::NearlyFull => "nearly_full",
+            Reason::Fsync => "fsync",
+            Reason::Close => "close",
+            Reason::Age => "age",
+            Reason::DirtyLimit => "dirty_limit",
+            Reason::Truncate => "truncate",
+            Reason::Unlink => "unlink",
+            Reason::Rename => "rename",
+            Reason::Fallocate => "fallocate",
+            Reason::CopyFileRange => "copy_file_range",
+            Reason::Lseek => "lseek",
+            Reason::Unmount => "unmount",
+            Reason::Memory => "memory",
+            Reason::Sync => "sync",
+            Reason::Mmap => "mmap",
+            Reason::ChangedBelow => "changed_below",
+            Reason::Superseded => "superseded",
+            Reason::Other => "other",
+        }
+    }
+}
+
 /// The names of open(2) flags, access mode first.
 #[must_use]
 pub fn open_flag_names(flags: i32) -> Vec<Cow<'static, str>> {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 /// A path below SOURCE: `path`, and `path_b64` where `path` had to be lossy. The root is `.`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ByteText {
     /// The path; U+FFFD stands for what is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,9 @@
+//! What a trace says: folds over its events, in the order of its lines.
+//!
+//! Layer: offline; imports the vocabulary and `event`, never the filesystem or the cache, so that an
+//! audit judges what was recorded and not what the code meant. Pure: whoever calls reads the trace.
+
+pub mod audit;
+mod seqset;
+pub mod summary;
+mod timeline;
