@@ -6,6 +6,8 @@
 //! own. `IOLENS_TWIN=part of a name` runs only such steps, shows
 //! what they answered (with `--nocapture`), and does not ask for completeness.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,8 +32,12 @@ mod moving;
 mod names;
 #[path = "twin/opens.rs"]
 mod opens;
+#[path = "twin/setid.rs"]
+mod setid;
 #[path = "twin/side.rs"]
 mod side;
+#[path = "twin/sizes.rs"]
+mod sizes;
 #[path = "twin/step.rs"]
 mod step;
 mod support;
@@ -39,6 +45,8 @@ mod support;
 mod tree;
 #[path = "twin/users.rs"]
 mod users;
+#[path = "twin/xattrs.rs"]
+mod xattrs;
 
 use step::Step;
 use support::{Mounted, scratch};
@@ -46,10 +54,13 @@ use support::{Mounted, scratch};
 const FAMILIES: &[&[Step]] = &[
     names::STEPS,
     data::STEPS,
+    sizes::STEPS,
     attrs::STEPS,
+    xattrs::STEPS,
     opens::STEPS,
     dirs::STEPS,
     users::STEPS,
+    setid::STEPS,
     maps::STEPS,
     locks::STEPS,
     moving::STEPS,

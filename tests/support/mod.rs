@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 /// The binary under test.
 pub(crate) const IOLENS: &str = env!("CARGO_BIN_EXE_iolens");
 
-/// Longest wait for anything that is expected to happen at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for anything; what takes so long hangs (the audit of a long trace takes seconds).
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that other users may walk through, removed at the end.
 pub(crate) fn scratch() -> tempfile::TempDir {

@@ -34,7 +34,7 @@ pub(crate) const STEPS: &[Step] = &[
         &[OpKind::Mknod],
         devices,
     )
-    .as_root(),
+    .for_root(),
 ];
 
 fn copies(s: &mut Side) {

@@ -91,7 +91,12 @@ fn path_only(s: &mut Side) {
     sys!(s, SYS_ftruncate, fd, 0);
     s.fstat(fd);
     sys!(s, SYS_renameat2, CWD, "f", CWD, "g", 0);
-    let again = s.open(&format!("/proc/self/fd/{fd}"), O_RDWR, 0);
+    let again = [
+        CWD.into(),
+        (&*format!("/proc/self/fd/{fd}")).into(),
+        O_RDWR.into(),
+    ];
+    let again = s.descriptor("open through /proc", libc::SYS_openat, &again);
     s.write(again, b"R");
     s.cat("g");
     let link = s.open("l", O_PATH | O_NOFOLLOW, 0);

@@ -28,7 +28,7 @@ impl Step {
         }
     }
 
-    pub(crate) const fn as_root(self) -> Step {
+    pub(crate) const fn for_root(self) -> Step {
         Step {
             needs_root: true,
             ..self

@@ -68,10 +68,10 @@ impl Walk {
         } else if kind.is_file() {
             self.content(path, name);
         } else if kind.is_dir() {
-            let mut names: Vec<_> = fs::read_dir(path)
-                .unwrap()
-                .map(|e| e.unwrap().file_name())
-                .collect();
+            let mut names: Vec<_> = match fs::read_dir(path) {
+                Ok(entries) => entries.map(|e| e.unwrap().file_name()).collect(),
+                Err(e) => return self.lines.push(format!("{name}: list: {e}")),
+            };
             names.sort();
             for child in names {
                 let child_name = format!("{name}/{}", child.as_bytes().escape_ascii());

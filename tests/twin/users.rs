@@ -7,8 +7,8 @@ use crate::side::{CWD, Side, at, sys};
 use crate::step::Step;
 
 /// A user that owns the files of these steps, and a group that others share.
-const OWNER: u32 = 12_345;
-const SHARED: u32 = 23_456;
+pub(crate) const OWNER: u32 = 12_345;
+pub(crate) const SHARED: u32 = 23_456;
 
 pub(crate) const STEPS: &[Step] = &[
     Step::new(
@@ -16,65 +16,41 @@ pub(crate) const STEPS: &[Step] = &[
         &[OpKind::Create, OpKind::Mkdir],
         creators,
     )
-    .as_root(),
+    .for_root(),
     Step::new(
         "strangers are refused",
         &[OpKind::Open, OpKind::Unlink],
         strangers,
     )
-    .as_root(),
+    .for_root(),
     Step::new(
         "supplementary groups count",
         &[OpKind::Open, OpKind::Create],
         groups,
     )
-    .as_root(),
-    Step::new("chown asks who is asking", &[OpKind::Setattr], owners).as_root(),
-    Step::new(
-        "a write takes the set-id bits away",
-        &[OpKind::Write],
-        set_id_write,
-    )
-    .as_root(),
-    Step::new(
-        "other changes take them away too",
-        &[OpKind::Setattr, OpKind::Fallocate],
-        set_id_others,
-    )
-    .as_root(),
-    Step::new(
-        "capabilities go with the first write",
-        &[OpKind::Removexattr],
-        capabilities,
-    )
-    .as_root(),
-    Step::new(
-        "set-gid directories hand down their group",
-        &[OpKind::Mkdir, OpKind::Create],
-        set_gid_dirs,
-    )
-    .as_root(),
+    .for_root(),
+    Step::new("chown asks who is asking", &[OpKind::Setattr], owners).for_root(),
     Step::new(
         "sticky directories protect their files",
         &[OpKind::Unlink, OpKind::Rename],
         sticky,
     )
-    .as_root(),
+    .for_root(),
     Step::new(
         "O_CREAT finds a stranger's file in a sticky directory",
         &[OpKind::Open],
         protected,
     )
-    .as_root(),
+    .for_root(),
     Step::new(
         "an open file stays usable whatever becomes of its mode",
         &[OpKind::Write],
         open_then_chmod,
     ),
-    Step::new("O_NOATIME is the owner's", &[OpKind::Open], no_atime).as_root(),
+    Step::new("O_NOATIME is the owner's", &[OpKind::Open], no_atime).for_root(),
 ];
 
-fn owner(s: &mut Side, f: impl FnOnce(&mut Side)) {
+pub(crate) fn owner(s: &mut Side, f: impl FnOnce(&mut Side)) {
     s.child(|s| {
         s.become_user(OWNER, OWNER, &[SHARED]);
         f(s);
@@ -82,7 +58,7 @@ fn owner(s: &mut Side, f: impl FnOnce(&mut Side)) {
 }
 
 /// A directory where everybody may write.
-fn open_dir(s: &mut Side, name: &str, mode: u32) {
+pub(crate) fn open_dir(s: &mut Side, name: &str, mode: u32) {
     sys!(s, SYS_mkdirat, CWD, name, 0o755);
     sys!(s, SYS_fchmodat, CWD, name, mode);
 }
@@ -220,117 +196,6 @@ fn owners(s: &mut Side) {
     sys!(s, SYS_fchown, fd, 9, -1_i32);
     s.fstat(fd);
     s.close(fd);
-}
-
-/// A file of 06777 that belongs to root.
-fn set_id_file(s: &mut Side, name: &str) {
-    s.file(name, b"0123456789");
-    sys!(s, SYS_fchmodat, CWD, name, 0o6777);
-}
-
-fn set_id_write(s: &mut Side) {
-    set_id_file(s, "f");
-    let fd = s.open("f", O_RDWR, 0);
-    s.write(fd, b"by root");
-    s.stat("f");
-    s.close(fd);
-    set_id_file(s, "f");
-    s.stranger(|s| {
-        let fd = s.open("f", O_RDWR, 0);
-        s.stat("f");
-        s.write(fd, b"x");
-        s.stat("f");
-    });
-    s.stat("f");
-    // Not executable by the group: set-gid once meant mandatory locking, and stays.
-    set_id_file(s, "g");
-    sys!(s, SYS_fchmodat, CWD, "g", 0o2767);
-    s.stranger(|s| {
-        let fd = s.open("g", O_RDWR, 0);
-        s.write(fd, b"x");
-        s.stat("g");
-    });
-}
-
-fn set_id_others(s: &mut Side) {
-    for name in ["truncated", "ftruncated", "opened", "allocated", "copied"] {
-        set_id_file(s, name);
-    }
-    s.stranger(|s| {
-        sys!(s, SYS_truncate, "truncated", 3);
-        s.stat("truncated");
-        let fd = s.open("ftruncated", O_RDWR, 0);
-        sys!(s, SYS_ftruncate, fd, 20);
-        s.stat("ftruncated");
-        let fd = s.open("opened", O_WRONLY | O_TRUNC, 0);
-        s.stat("opened");
-        s.close(fd);
-        let fd = s.open("allocated", O_RDWR, 0);
-        sys!(s, SYS_fallocate, fd, 0, 0, 100);
-        s.stat("allocated");
-        let from = s.open("opened", O_RDONLY, 0);
-        let fd = s.open("copied", O_RDWR, 0);
-        sys!(s, SYS_copy_file_range, from, 0, fd, 0, 10, 0);
-        s.stat("copied");
-    });
-}
-
-fn capabilities(s: &mut Side) {
-    // struct vfs_cap_data, revision 2: cap_net_raw permitted.
-    let capability: [u32; 5] = [0x0200_0000, 1 << 13, 0, 0, 0];
-    for name in ["written", "truncated", "owned", "root's"] {
-        s.file(name, b"x");
-        sys!(s, SYS_fchmodat, CWD, name, 0o666);
-        sys!(
-            s,
-            SYS_setxattr,
-            name,
-            "security.capability",
-            at(&capability),
-            20,
-            0
-        );
-    }
-    s.stranger(|s| {
-        let fd = s.open("written", O_WRONLY, 0);
-        s.write(fd, b"y");
-        sys!(s, SYS_truncate, "truncated", 0);
-    });
-    sys!(s, SYS_fchownat, CWD, "owned", OWNER, OWNER, 0);
-    let fd = s.open("root's", O_WRONLY, 0);
-    s.write(fd, b"y");
-    s.close(fd);
-    for name in ["written", "truncated", "owned", "root's"] {
-        s.note(name);
-        sys!(s, SYS_getxattr, name, "security.capability", 0, 0);
-    }
-}
-
-fn set_gid_dirs(s: &mut Side) {
-    open_dir(s, "d", 0o777);
-    sys!(s, SYS_fchownat, CWD, "d", 0, SHARED, 0);
-    sys!(s, SYS_fchmodat, CWD, "d", 0o2777);
-    let make = |s: &mut Side, who: &str| {
-        let name = |what: &str| format!("d/{what} of {who}");
-        s.file(&name("file"), b"x");
-        sys!(s, SYS_mkdirat, CWD, &*name("dir"), 0o755);
-        sys!(
-            s,
-            SYS_mknodat,
-            CWD,
-            &*name("fifo"),
-            libc::S_IFIFO | 0o644,
-            0
-        );
-        sys!(s, SYS_symlinkat, "x", CWD, &*name("link"));
-        s.open(&name("set-gid"), O_CREAT | O_WRONLY, 0o2755);
-        for what in ["file", "dir", "fifo", "link", "set-gid"] {
-            s.stat(&name(what));
-        }
-    };
-    make(s, "root");
-    owner(s, |s| make(s, "a member"));
-    s.stranger(|s| make(s, "a stranger"));
 }
 
 fn sticky(s: &mut Side) {

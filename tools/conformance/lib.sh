@@ -1,13 +1,14 @@
 # Shared by the conformance scripts: sourced, not run.
 #
-# Environment: IOLENS       the binary under test (default: target/release/iolens of this repository)
+# Environment: IOLENS       the binary under test (default: the release build of this repository)
 #              IOLENS_OPTS  more options for `iolens mount`, split at blanks (e.g. "--policy off")
 #              WORK_PARENT  where the scratch directory is made (default: /var/tmp; a local filesystem)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/tools/conformance
-cache=$root/target/conformance
-IOLENS=${IOLENS:-$root/target/release/iolens}
+target_dir=${CARGO_TARGET_DIR:-$root/target}
+cache=$target_dir/conformance
+IOLENS=${IOLENS:-$target_dir/release/iolens}
 IOLENS=$(realpath -m "$IOLENS")
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
