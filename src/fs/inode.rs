@@ -112,7 +112,6 @@ impl Inode {
 /// All inodes.
 #[derive(Debug)]
 pub struct Inodes {
-    root: Arc<Inode>,
     by_node: DashMap<NodeId, Arc<Inode>>,
     numbers: Numbers,
     open: Arc<AtomicUsize>,
@@ -142,22 +141,15 @@ impl Inodes {
             used: AtomicBool::new(true),
         });
         let by_node = DashMap::new();
-        by_node.insert(NodeId::ROOT, root.clone());
+        by_node.insert(NodeId::ROOT, root);
         let numbers = Numbers::new(stat.dev, stat.ino);
         Ok(Inodes {
-            root,
             by_node,
             numbers,
             open,
             budget,
             clock: Mutex::default(),
         })
-    }
-
-    /// The directory that is viewed.
-    #[must_use]
-    pub fn root(&self) -> &Arc<Inode> {
-        &self.root
     }
 
     /// The inode of that number.

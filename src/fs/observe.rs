@@ -24,8 +24,6 @@ pub enum On<'a> {
     Name(&'a Arc<Inode>, &'a OsStr),
     /// An open file or directory.
     Handle(&'a Arc<Handle>),
-    /// A request for something that is not known (any more).
-    Nothing,
 }
 
 /// Makes events of operations, if anybody records.
@@ -153,7 +151,7 @@ impl Observer {
         match on {
             On::Inode(inode) => inode.is_number(hidden),
             On::Handle(handle) => handle.inode.is_number(hidden),
-            On::Name(..) | On::Nothing => false,
+            On::Name(..) => false,
         }
     }
 }
@@ -166,7 +164,6 @@ fn full_path(on: On<'_>) -> Option<OsString> {
             handle.shown().path.bytes().map(OsString::from_vec)
         }
         On::Name(parent, name) => Some(path_below(parent, name)),
-        On::Nothing => None,
     }
 }
 
@@ -186,7 +183,6 @@ fn describe_object(op: &mut Op, on: On<'_>) {
             op.unlinked = shown.unlinked;
         }
         On::Name(parent, name) => op.set_path(ByteText::new(&path_below(parent, name))),
-        On::Nothing => {}
     }
 }
 
