@@ -4,6 +4,7 @@
 //! Layer: edge. Decides nothing about files. What it adds is who works on a request ([`dispatch`])
 //! and that a panic is answered with `EIO`.
 
+mod answer;
 mod convert;
 mod dispatch;
 mod operations;

@@ -502,7 +502,7 @@ pub fn write_flag_names(flags: i32) -> Vec<Cow<'static, str>> {
 
 fn set_flags(flags: i32, table: &[(i32, &'static str)]) -> impl Iterator<Item = Cow<'static, str>> {
     let mut left = flags;
-    let mut take = move |bits| {
+    let mut take = move |bits: i32| {
         let set = left & bits == bits;
         if set {
             left &= !bits;
