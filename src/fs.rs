@@ -18,6 +18,7 @@ mod handle;
 mod inode;
 mod names;
 mod namespace;
+mod numbers;
 mod observe;
 mod xattr;
 

@@ -12,7 +12,7 @@
 //! clock algorithm) and are found again by their name, with device, inode number and birth time
 //! compared. What is no longer to be found that way is `ESTALE`, on which the kernel looks up afresh.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +22,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::names::{Link, Names};
+use super::numbers::Numbers;
 use crate::error::Errno;
 use crate::sys::{self, Stat, SysResult};
 use crate::types::{Ino, NodeId};
@@ -359,58 +360,5 @@ pub(super) fn note_name(inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -
         inode.names.note_only(parent, name)
     } else {
         inode.names.note(parent, name)
-    }
-}
-
-/// Maps (st_dev, st_ino) to node ids. Over fuser 0.18 the node id doubles as the inode number that
-/// applications see, so the root's device keeps its own numbers.
-#[derive(Debug)]
-struct Numbers {
-    root: (u64, u64),
-    others: Mutex<Others>,
-}
-
-#[derive(Debug, Default)]
-struct Others {
-    devices: HashMap<u64, u64>,
-    odd: HashMap<(u64, u64), NodeId>,
-}
-
-/// Bits of an inode number that are kept as they are for other devices than the root's; above them
-/// stands the number of the device, in order of appearance.
-const INO_BITS: u32 = 48;
-
-impl Numbers {
-    fn new(dev: u64, ino: u64) -> Numbers {
-        Numbers {
-            root: (dev, ino),
-            others: Mutex::default(),
-        }
-    }
-
-    fn node(&self, dev: u64, ino: u64) -> NodeId {
-        if (dev, ino) == self.root {
-            return NodeId::ROOT;
-        }
-        let small = ino >> INO_BITS == 0;
-        if dev == self.root.0 && small && ino > NodeId::ROOT.0 {
-            return NodeId(ino);
-        }
-        let mut others = lock(&self.others);
-        let device = match others.devices.get(&dev) {
-            Some(&device) => device,
-            None => {
-                let device = others.devices.len() as u64 + 1;
-                others.devices.insert(dev, device);
-                device
-            }
-        };
-        // The last device number is kept for what does not fit.
-        let odd_device = u64::MAX >> INO_BITS;
-        if small && device < odd_device {
-            return NodeId(device << INO_BITS | ino);
-        }
-        let next = NodeId(odd_device << INO_BITS | others.odd.len() as u64);
-        *others.odd.entry((dev, ino)).or_insert(next)
     }
 }
