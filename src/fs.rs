@@ -158,7 +158,7 @@ impl Fs {
     /// `CAP_FSETID` keeps them; uid 0 stands for that here.
     fn as_unprivileged<T>(&self, call: &Call, work: impl FnOnce() -> SysResult<T>) -> SysResult<T> {
         match self.options.permissions {
-            Permissions::Kernel if call.uid != 0 => Switch::without_fsetid(work)?,
+            Permissions::Kernel if call.uid != 0 => Switch::without_fsetid(call.gid, work)?,
             _ => work(),
         }
     }

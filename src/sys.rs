@@ -11,7 +11,7 @@ mod path;
 mod proc;
 mod xattr;
 
-pub use creds::{AsCaller, Switch};
+pub use creds::{AsCaller, Switch, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
     SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, read_at, seek_extent, write_at,

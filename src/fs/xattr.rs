@@ -7,9 +7,13 @@ use std::sync::Arc;
 use super::inode::Inode;
 use super::observe::{Note, On};
 use super::{Call, Fs, Permissions};
+use crate::error::Errno;
 use crate::event::OpKind;
 use crate::sys::{self, SysResult};
 use crate::types::NodeId;
+
+/// The longest list that Linux gives: `XATTR_LIST_MAX` of include/uapi/linux/limits.h.
+const XATTR_LIST_MAX: usize = 65536;
 
 impl Fs {
     /// getxattr(2). With `size` 0 only the length of the result means something.
@@ -39,13 +43,34 @@ impl Fs {
     /// `ERANGE` as SOURCE says.
     pub fn listxattr(&self, call: &Call, node: NodeId, size: usize) -> SysResult<Vec<u8>> {
         self.xattr(OpKind::Listxattr, call, node, None, |inode, note| {
-            let names = sys::list_xattr(self.fd(inode)?.as_fd(), size)?;
+            let names = self.visible_xattrs(call, inode, size)?;
             note.set(|op| {
                 op.size = Some(size as u64);
                 op.ret = Some(names.len() as u64);
             });
             Ok(names)
         })
+    }
+
+    /// The names that the caller may know of: `trusted.*` is for `CAP_SYS_ADMIN` only, which uid 0
+    /// stands for here (man 7 xattr).
+    fn visible_xattrs(&self, call: &Call, inode: &Arc<Inode>, size: usize) -> SysResult<Vec<u8>> {
+        let fd = self.fd(inode)?;
+        if self.options.permissions == Permissions::Source || call.uid == 0 {
+            return sys::list_xattr(fd.as_fd(), size);
+        }
+        let all = sys::list_xattr(fd.as_fd(), XATTR_LIST_MAX)?;
+        let seen = all.split_inclusive(|&byte| byte == 0);
+        let seen: Vec<u8> = seen
+            .filter(|name| !name.starts_with(b"trusted."))
+            .flatten()
+            .copied()
+            .collect();
+        if size != 0 && seen.len() > size {
+            Err(Errno::ERANGE)
+        } else {
+            Ok(seen)
+        }
     }
 
     /// setxattr(2).
