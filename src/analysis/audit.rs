@@ -555,3 +555,6 @@ impl CauseWindow {
         cause > 0 && (seq - cause >= size || !self.other[Self::slot(cause)])
     }
 }
+
+#[cfg(test)]
+mod tests;
