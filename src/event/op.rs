@@ -451,6 +451,31 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in the order of the documentation.
+    pub const ALL: &'static [Reason] = &[
+        Reason::Policy,
+        Reason::OSync,
+        Reason::ODirect,
+        Reason::NearlyFull,
+        Reason::Fsync,
+        Reason::Close,
+        Reason::Age,
+        Reason::DirtyLimit,
+        Reason::Truncate,
+        Reason::Unlink,
+        Reason::Rename,
+        Reason::Fallocate,
+        Reason::CopyFileRange,
+        Reason::Lseek,
+        Reason::Unmount,
+        Reason::Memory,
+        Reason::Sync,
+        Reason::Mmap,
+        Reason::ChangedBelow,
+        Reason::Superseded,
+        Reason::Other,
+    ];
+
     /// The name in the trace.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -503,10 +528,11 @@ pub fn write_flag_names(flags: i32) -> Vec<Cow<'static, str>> {
 fn set_flags(flags: i32, table: &[(i32, &'static str)]) -> impl Iterator<Item = Cow<'static, str>> {
     let mut left = flags;
     table.iter().filter_map(move |&(bits, name)| {
-        (left & bits == bits).then(|| {
-            left &= !bits;
-            Cow::Borrowed(name)
-        })
+        if left & bits != bits {
+            return None;
+        }
+        left &= !bits;
+        Some(Cow::Borrowed(name))
     })
 }
 

@@ -23,6 +23,9 @@ use crate::types::Nanos;
 /// The block size where no header told one.
 const BLOCK_SIZE: u64 = 4096;
 
+/// Turns an event into one line, as a recorder takes it (`trace::Formatter`, which this layer does not know).
+pub type LineFormat = Box<dyn FnMut(&Event, &mut Vec<u8>) + Send>;
+
 /// Writes events as lines. Remembers the header's block size.
 #[derive(Clone, Debug)]
 pub struct Text {
@@ -77,7 +80,7 @@ impl Text {
 
     /// As a recorder takes it.
     #[must_use]
-    pub fn into_formatter(mut self) -> Box<dyn FnMut(&Event, &mut Vec<u8>) + Send> {
+    pub fn into_formatter(mut self) -> LineFormat {
         Box::new(move |event, out| self.write(event, out))
     }
 
