@@ -2,9 +2,13 @@
 //! request a program makes there. `docs/ARCHITECTURE.md` is the map.
 
 pub mod analysis;
+pub mod caller;
 pub mod cli;
 pub mod error;
 pub mod event;
+pub mod fs;
+pub mod fuse;
 pub mod render;
+pub mod sys;
 pub mod trace;
 pub mod types;

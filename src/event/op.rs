@@ -527,13 +527,17 @@ pub fn write_flag_names(flags: i32) -> Vec<Cow<'static, str>> {
 
 fn set_flags(flags: i32, table: &[(i32, &'static str)]) -> impl Iterator<Item = Cow<'static, str>> {
     let mut left = flags;
-    table.iter().filter_map(move |&(bits, name)| {
-        if left & bits != bits {
-            return None;
+    let mut take = move |bits| {
+        let set = left & bits == bits;
+        if set {
+            left &= !bits;
         }
-        left &= !bits;
-        Some(Cow::Borrowed(name))
-    })
+        set
+    };
+    table
+        .iter()
+        .filter(move |(bits, _)| take(*bits))
+        .map(|&(_, name)| Cow::Borrowed(name))
 }
 
 /// `__FMODE_EXEC` of include/linux/fs.h: the kernel opens the file to execute it.

@@ -1,0 +1,122 @@
+//! Acting as the caller, on this thread alone: raw system calls, because glibc's wrappers change
+//! every thread of the process.
+
+use super::{SysResult, check_len};
+
+/// The ids to act with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsCaller {
+    /// Filesystem uid.
+    pub uid: u32,
+    /// Filesystem gid.
+    pub gid: u32,
+}
+
+/// While this lives, what this thread makes in SOURCE belongs to the caller. The right to do so was
+/// checked by the kernel before (`default_permissions`), so the capabilities that a change of the
+/// filesystem uid takes away are put back; dropping it restores the server's own ids.
+#[derive(Debug)]
+pub struct Switch {
+    back: Option<AsCaller>,
+}
+
+impl Switch {
+    /// Switches to `caller`; does nothing where that is the server itself.
+    ///
+    /// # Errors
+    /// `EPERM` where the server may not.
+    pub fn to(caller: AsCaller) -> SysResult<Switch> {
+        let own = server_ids();
+        if caller == own {
+            return Ok(Switch { back: None });
+        }
+        let before = Capabilities::get()?;
+        set_fs_ids(caller);
+        let switch = Switch { back: Some(own) };
+        // A change of fsuid from 0 clears the filesystem capabilities of the effective set
+        // (man 7 capabilities, "Effect of user ID changes").
+        before.set()?;
+        Ok(switch)
+    }
+
+    /// Gives up `CAP_FSETID` for the time being, so that SOURCE clears set-id bits on a write as it
+    /// does for the caller.
+    ///
+    /// # Errors
+    /// Those of capset(2).
+    pub fn without_fsetid<T>(work: impl FnOnce() -> T) -> SysResult<T> {
+        let before = Capabilities::get()?;
+        before.without(CAP_FSETID).set()?;
+        let result = work();
+        before.set()?;
+        Ok(result)
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        if let Some(own) = self.back {
+            set_fs_ids(own);
+        }
+    }
+}
+
+fn server_ids() -> AsCaller {
+    AsCaller {
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    }
+}
+
+fn set_fs_ids(ids: AsCaller) {
+    // Group first: without uid 0 the group could not be changed any more.
+    // SAFETY: plain numbers; both calls change this thread only and cannot fail harmfully.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, ids.gid);
+        libc::syscall(libc::SYS_setfsuid, ids.uid);
+    }
+}
+
+/// include/uapi/linux/capability.h.
+const CAP_FSETID: u32 = 4;
+/// `_LINUX_CAPABILITY_VERSION_3`.
+const CAP_VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+/// effective, permitted, inheritable: low words, then high words.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Capabilities([[u32; 3]; 2]);
+
+impl Capabilities {
+    fn get() -> SysResult<Capabilities> {
+        let mut header = CapHeader {
+            version: CAP_VERSION,
+            pid: 0,
+        };
+        let mut caps = Capabilities([[0; 3]; 2]);
+        // SAFETY: both records have the layout of version 3 and are valid for writes.
+        let ret = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, &raw mut caps) };
+        check_len(libc::ssize_t::try_from(ret).unwrap_or(-1)).map(|_| caps)
+    }
+
+    fn without(mut self, capability: u32) -> Capabilities {
+        self.0[0][0] &= !(1 << capability);
+        self
+    }
+
+    fn set(self) -> SysResult<()> {
+        let mut header = CapHeader {
+            version: CAP_VERSION,
+            pid: 0,
+        };
+        // SAFETY: both records have the layout of version 3; the second is only read.
+        let ret = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, &raw const self) };
+        check_len(libc::ssize_t::try_from(ret).unwrap_or(-1)).map(drop)
+    }
+}

@@ -1,0 +1,471 @@
+//! The namespace: the `*at` system calls, relative to directory descriptors, never following a
+//! symbolic link in the last component.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+
+use super::{SysResult, c_name, check, check_len, retry};
+use crate::error::Errno;
+
+/// What statx(2) tells of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Inode number on its filesystem.
+    pub ino: u64,
+    /// Device number of its filesystem.
+    pub dev: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Number of hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, for device nodes (as `mknod(2)` takes it).
+    pub rdev: u64,
+    /// Bytes.
+    pub size: u64,
+    /// 512-byte units allocated.
+    pub blocks: u64,
+    /// Preferred I/O size, bytes.
+    pub blksize: u32,
+    /// Last access: seconds since the epoch and nanoseconds.
+    pub atime: (i64, u32),
+    /// Last modification.
+    pub mtime: (i64, u32),
+    /// Last status change.
+    pub ctime: (i64, u32),
+    /// Creation, where the filesystem knows it.
+    pub btime: Option<(i64, u32)>,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeSet {
+    /// Leave it.
+    Keep,
+    /// The time of the call, by the kernel's clock.
+    Now,
+    /// Seconds since the epoch and nanoseconds.
+    At(i64, u32),
+}
+
+/// What a descriptor obtained by [`open_below`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The file exists; `O_CREAT` is not passed.
+    Existing,
+    /// Make it with this mode (`O_CREAT | O_EXCL`).
+    New(u32),
+}
+
+const EMPTY: &CStr = c"";
+
+/// Opens a directory, following links: only for SOURCE itself as the user named it.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_path(path: &OsStr) -> SysResult<OwnedFd> {
+    let path = c_name(path)?;
+    open_raw(libc::AT_FDCWD, &path, libc::O_PATH | libc::O_DIRECTORY, 0)
+}
+
+/// Opens `name` in the directory `dir`.
+///
+/// # Errors
+/// Those of openat(2); `ELOOP` for a symbolic link unless `O_PATH` is among the flags.
+pub fn open_below(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    flags: i32,
+    access: Access,
+) -> SysResult<OwnedFd> {
+    let name = c_name(name)?;
+    let (more, mode) = match access {
+        Access::Existing => (0, 0),
+        Access::New(mode) => (libc::O_CREAT | libc::O_EXCL, mode),
+    };
+    open_raw(
+        dir.as_raw_fd(),
+        &name,
+        flags | more | libc::O_NOFOLLOW,
+        mode,
+    )
+}
+
+/// Opens the file behind an `O_PATH` descriptor, through its link in `/proc/self/fd`
+/// (`proc_fds` is that directory).
+///
+/// # Errors
+/// Those of open(2), for the permission bits of the file itself.
+pub fn reopen(proc_fds: BorrowedFd<'_>, fd: BorrowedFd<'_>, flags: i32) -> SysResult<OwnedFd> {
+    let name = fd_name(fd);
+    open_raw(proc_fds.as_raw_fd(), &name, flags & !libc::O_NOFOLLOW, 0)
+}
+
+fn open_raw(dir: RawFd, name: &CStr, flags: i32, mode: u32) -> SysResult<OwnedFd> {
+    retry(|| {
+        // SAFETY: `name` is a NUL-terminated string that outlives the call.
+        let fd = check(unsafe { libc::openat(dir, name.as_ptr(), flags | libc::O_CLOEXEC, mode) })?;
+        // SAFETY: openat just returned this descriptor; nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    })
+}
+
+fn fd_name(fd: BorrowedFd<'_>) -> CString {
+    let digits = fd.as_raw_fd().to_string();
+    CString::new(digits).expect("a decimal number has no NUL")
+}
+
+fn proc_path(fd: BorrowedFd<'_>) -> CString {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    CString::new(path).expect("a decimal number has no NUL")
+}
+
+/// A `Stat` of nothing, for tests and placeholders.
+#[must_use]
+pub fn empty_stat() -> Stat {
+    Stat {
+        ino: 0,
+        dev: 0,
+        mode: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        blksize: 4096,
+        atime: (0, 0),
+        mtime: (0, 0),
+        ctime: (0, 0),
+        btime: None,
+    }
+}
+
+/// The attributes of the file behind a descriptor (`O_PATH` will do).
+///
+/// # Errors
+/// Those of statx(2).
+pub fn stat(fd: BorrowedFd<'_>) -> SysResult<Stat> {
+    let mut buf = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    // SAFETY: the name is NUL-terminated, the buffer is valid for one statx record.
+    check(unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            EMPTY.as_ptr(),
+            libc::AT_EMPTY_PATH,
+            mask,
+            buf.as_mut_ptr(),
+        )
+    })?;
+    // SAFETY: statx succeeded and filled the (zeroed) record.
+    Ok(from_statx(&unsafe { buf.assume_init() }))
+}
+
+fn from_statx(x: &libc::statx) -> Stat {
+    let time = |t: &libc::statx_timestamp| (t.tv_sec, t.tv_nsec);
+    Stat {
+        ino: x.stx_ino,
+        dev: libc::makedev(x.stx_dev_major, x.stx_dev_minor),
+        mode: u32::from(x.stx_mode),
+        nlink: x.stx_nlink,
+        uid: x.stx_uid,
+        gid: x.stx_gid,
+        rdev: libc::makedev(x.stx_rdev_major, x.stx_rdev_minor),
+        size: x.stx_size,
+        blocks: x.stx_blocks,
+        blksize: x.stx_blksize,
+        atime: time(&x.stx_atime),
+        mtime: time(&x.stx_mtime),
+        ctime: time(&x.stx_ctime),
+        btime: (x.stx_mask & libc::STATX_BTIME != 0).then(|| time(&x.stx_btime)),
+    }
+}
+
+/// Free space and limits of the filesystem behind a descriptor.
+///
+/// # Errors
+/// Those of fstatfs(2).
+pub fn statfs(fd: BorrowedFd<'_>) -> SysResult<nix::sys::statvfs::Statvfs> {
+    nix::sys::statvfs::fstatvfs(fd).map_err(Errno::from)
+}
+
+/// mkdirat(2).
+///
+/// # Errors
+/// Those of the call.
+pub fn make_dir(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> SysResult<()> {
+    let name = c_name(name)?;
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    check(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
+}
+
+/// mknodat(2): a file, fifo, socket or device node.
+///
+/// # Errors
+/// Those of the call.
+pub fn make_node(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, rdev: u64) -> SysResult<()> {
+    let name = c_name(name)?;
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, rdev) }).map(drop)
+}
+
+/// symlinkat(2).
+///
+/// # Errors
+/// Those of the call.
+pub fn make_symlink(target: &OsStr, dir: BorrowedFd<'_>, name: &OsStr) -> SysResult<()> {
+    let (target, name) = (c_name(target)?, c_name(name)?);
+    // SAFETY: both strings are NUL-terminated and outlive the call.
+    check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }).map(drop)
+}
+
+/// A new name for the file behind `fd`: linkat(2) through `/proc/self/fd`, which needs no privilege.
+///
+/// # Errors
+/// Those of linkat(2).
+pub fn link_fd(
+    proc_fds: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+) -> SysResult<()> {
+    let (from, name) = (fd_name(fd), c_name(name)?);
+    // SAFETY: both strings are NUL-terminated and outlive the call.
+    check(unsafe {
+        libc::linkat(
+            proc_fds.as_raw_fd(),
+            from.as_ptr(),
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    })
+    .map(drop)
+}
+
+/// unlinkat(2), with `AT_REMOVEDIR` for a directory.
+///
+/// # Errors
+/// Those of the call.
+pub fn unlink(dir: BorrowedFd<'_>, name: &OsStr, flags: i32) -> SysResult<()> {
+    let name = c_name(name)?;
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), flags) }).map(drop)
+}
+
+/// renameat2(2); `flags` are `RENAME_*` as the application gave them.
+///
+/// # Errors
+/// Those of the call.
+pub fn rename(
+    from: (BorrowedFd<'_>, &OsStr),
+    to: (BorrowedFd<'_>, &OsStr),
+    flags: u32,
+) -> SysResult<()> {
+    let (old, new) = (c_name(from.1)?, c_name(to.1)?);
+    // SAFETY: both strings are NUL-terminated and outlive the call.
+    check(unsafe {
+        libc::renameat2(
+            from.0.as_raw_fd(),
+            old.as_ptr(),
+            to.0.as_raw_fd(),
+            new.as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// What the symbolic link behind an `O_PATH` descriptor says.
+///
+/// # Errors
+/// Those of readlinkat(2); `EINVAL` for what is not a link.
+pub fn read_link(fd: BorrowedFd<'_>) -> SysResult<OsString> {
+    let capacity = usize::try_from(libc::PATH_MAX).unwrap_or(4096);
+    let mut buf = vec![0u8; capacity];
+    // SAFETY: the buffer is valid for `capacity` bytes, the name is NUL-terminated.
+    let len = check_len(unsafe {
+        libc::readlinkat(
+            fd.as_raw_fd(),
+            EMPTY.as_ptr(),
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+        )
+    })?;
+    buf.truncate(len);
+    Ok(OsString::from_vec(buf))
+}
+
+/// access(2) with the effective ids of this thread, on an `O_PATH` descriptor.
+///
+/// # Errors
+/// Those of faccessat2(2).
+pub fn access(fd: BorrowedFd<'_>, mask: i32) -> SysResult<()> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
+    // SAFETY: plain numbers and a NUL-terminated string.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            fd.as_raw_fd(),
+            EMPTY.as_ptr(),
+            mask,
+            flags,
+        )
+    };
+    check_len(libc::ssize_t::try_from(ret).unwrap_or(-1)).map(drop)
+}
+
+/// chmod(2) of the file behind an `O_PATH` descriptor. `/proc/self/fd` rather than fchmodat2(2),
+/// which is only in Linux 6.6 and newer.
+///
+/// # Errors
+/// Those of chmod(2).
+pub fn chmod(fd: BorrowedFd<'_>, mode: u32) -> SysResult<()> {
+    let path = proc_path(fd);
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    check(unsafe { libc::chmod(path.as_ptr(), mode) }).map(drop)
+}
+
+/// chown(2) of the file behind a descriptor; `None` leaves an id.
+///
+/// # Errors
+/// Those of fchownat(2).
+pub fn chown(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
+    let (uid, gid) = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
+    // SAFETY: the name is NUL-terminated.
+    check(unsafe {
+        libc::fchownat(
+            fd.as_raw_fd(),
+            EMPTY.as_ptr(),
+            uid,
+            gid,
+            libc::AT_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// utimensat(2) of the file behind a descriptor, a symbolic link included.
+///
+/// # Errors
+/// Those of the call.
+pub fn set_times(fd: BorrowedFd<'_>, atime: TimeSet, mtime: TimeSet) -> SysResult<()> {
+    let times = [timespec(atime), timespec(mtime)];
+    // SAFETY: `times` holds two records, the name is NUL-terminated.
+    check(unsafe {
+        libc::utimensat(
+            fd.as_raw_fd(),
+            EMPTY.as_ptr(),
+            times.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+fn timespec(time: TimeSet) -> libc::timespec {
+    match time {
+        TimeSet::Keep => libc::timespec {
+            tv_sec: 0,
+            tv_nsec: libc::UTIME_OMIT,
+        },
+        TimeSet::Now => libc::timespec {
+            tv_sec: 0,
+            tv_nsec: libc::UTIME_NOW,
+        },
+        TimeSet::At(sec, nsec) => libc::timespec {
+            tv_sec: sec,
+            tv_nsec: i64::from(nsec),
+        },
+    }
+}
+
+/// ftruncate(2).
+///
+/// # Errors
+/// Those of the call; `EFBIG` for a size that no file can have.
+pub fn set_size(fd: BorrowedFd<'_>, size: u64) -> SysResult<()> {
+    let size = libc::off_t::try_from(size).map_err(|_| Errno::EFBIG)?;
+    // SAFETY: plain numbers.
+    retry(|| check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) }).map(drop))
+}
+
+/// The value of an extended attribute of the file behind an `O_PATH` descriptor.
+///
+/// # Errors
+/// Those of getxattr(2): `ENODATA`, `ERANGE` where `size` is too small, `EOPNOTSUPP`.
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &OsStr, size: usize) -> SysResult<Vec<u8>> {
+    let (path, name) = (proc_path(fd), c_name(name)?);
+    let mut value = vec![0u8; size];
+    // SAFETY: the strings are NUL-terminated, the buffer is valid for its length.
+    let len = check_len(unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    })?;
+    // With size 0 the call only tells the length: hand that on as that many zero bytes.
+    value.resize(len, 0);
+    Ok(value)
+}
+
+/// The names of all extended attributes, each ended by NUL.
+///
+/// # Errors
+/// Those of listxattr(2).
+pub fn list_xattr(fd: BorrowedFd<'_>, size: usize) -> SysResult<Vec<u8>> {
+    let path = proc_path(fd);
+    let mut names = vec![0u8; size];
+    // SAFETY: the string is NUL-terminated, the buffer is valid for its length.
+    let len = check_len(unsafe {
+        libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len())
+    })?;
+    names.resize(len, 0);
+    Ok(names)
+}
+
+/// setxattr(2); `flags` are `XATTR_CREATE` and `XATTR_REPLACE`.
+///
+/// # Errors
+/// Those of the call.
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8], flags: i32) -> SysResult<()> {
+    let (path, name) = (proc_path(fd), c_name(name)?);
+    // SAFETY: the strings are NUL-terminated, the value is valid for its length.
+    check(unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// removexattr(2).
+///
+/// # Errors
+/// Those of the call.
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &OsStr) -> SysResult<()> {
+    let (path, name) = (proc_path(fd), c_name(name)?);
+    // SAFETY: the strings are NUL-terminated and outlive the call.
+    check(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
+}
+
+/// The directory of this process's descriptors, for [`reopen`] and [`link_fd`].
+///
+/// # Errors
+/// Those of open(2), where `/proc` is not mounted.
+pub fn open_proc_fds() -> SysResult<OwnedFd> {
+    let dir = open_path(OsStr::new("/proc/self/fd"))?;
+    debug_assert!(dir.as_fd().as_raw_fd() >= 0);
+    Ok(dir)
+}

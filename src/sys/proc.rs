@@ -1,0 +1,24 @@
+//! Limits of this process.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Raises the soft limit of open descriptors to the hard one and returns what then holds.
+#[must_use]
+pub fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+/// Lifts the server's own file-size limit: the kernel applies the caller's (`RLIMIT_FSIZE`), and the
+/// server must not die of SIGXFSZ.
+pub fn lift_file_size_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_FSIZE) {
+        // Where the hard limit is finite it stays: the application has the same one.
+        let _ = setrlimit(Resource::RLIMIT_FSIZE, hard, hard);
+    }
+}
