@@ -1,8 +1,11 @@
 //! For each law, a trace that obeys it and traces that break it.
 
 use super::*;
-use crate::event::{ByteText, Lost, OwnCause, Resume, SetAttrs, open_flag_names};
-use crate::types::{Fh, Ino};
+use crate::event::{
+    ByteText, CacheDid, Cause, Discard, Lost, Op, OpKind, OwnCause, Reason, Resume, SetAttrs,
+    Writeback, open_flag_names,
+};
+use crate::types::{Fh, Ino, Nanos};
 
 /// A trace in the making: one event per millisecond, each answered after half of one.
 struct Trace {
