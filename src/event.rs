@@ -10,7 +10,6 @@
 
 mod cache;
 mod flags;
-mod kind;
 mod op;
 mod text;
 
@@ -20,8 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cache::{CacheDid, Reason};
 pub use flags::{open_flag_names, write_flag_names};
-pub use kind::OpKind;
-pub use op::{Caller, Op, SetAttrs};
+pub use op::{Caller, Op, OpKind, SetAttrs};
 pub use text::ByteText;
 
 use crate::types::{Nanos, Seq};

@@ -9,7 +9,7 @@ use iolens::cli;
 #[derive(Parser)]
 #[command(name = "iolens", version)]
 enum Command {
-    Log(cli::log::Args),
+    Log(Box<cli::log::Args>),
     Audit(cli::audit::Args),
 }
 

@@ -139,6 +139,31 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in the order of the documentation.
+    pub const ALL: &'static [Reason] = &[
+        Reason::Policy,
+        Reason::OSync,
+        Reason::ODirect,
+        Reason::NearlyFull,
+        Reason::Fsync,
+        Reason::Close,
+        Reason::Age,
+        Reason::DirtyLimit,
+        Reason::Truncate,
+        Reason::Unlink,
+        Reason::Rename,
+        Reason::Fallocate,
+        Reason::CopyFileRange,
+        Reason::Lseek,
+        Reason::Unmount,
+        Reason::Memory,
+        Reason::Sync,
+        Reason::Mmap,
+        Reason::ChangedBelow,
+        Reason::Superseded,
+        Reason::Other,
+    ];
+
     /// The name in the trace.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,4 +1,4 @@
-//! Open flags by their names.
+//! Names of open(2) flags.
 
 use std::borrow::Cow;
 
