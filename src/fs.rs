@@ -71,7 +71,7 @@ pub enum Owners {
 }
 
 /// What a view is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Who decides.
     pub permissions: Permissions,
@@ -81,6 +81,8 @@ pub struct Options {
     pub descriptors: usize,
     /// A file of SOURCE whose operations are not recorded (the trace itself): device and inode number.
     pub hidden: Option<(u64, u64)>,
+    /// Threads whose operations are not recorded (iolens itself).
+    pub quiet: Vec<Tid>,
 }
 
 /// The view.
@@ -105,7 +107,7 @@ impl Fs {
         Ok(Fs {
             inodes: Inodes::new(source, options.descriptors)?,
             handles: Handles::default(),
-            observer: Observer::new(recorder, options.hidden),
+            observer: Observer::new(recorder, options.hidden, options.quiet.clone()),
             proc_fds: sys::open_proc_fds()?,
             options,
         })

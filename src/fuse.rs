@@ -26,6 +26,18 @@ pub struct Options {
     pub threads: usize,
     /// The kernel checks permissions (`default_permissions`), POSIX ACLs included.
     pub kernel_permissions: bool,
+    /// Whose requests are answered.
+    pub allowed: Allowed,
+}
+
+/// Whose requests are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// Those that the kernel lets through (`allow_other` or not).
+    AsMounted,
+    /// Those of the server's user and of root (`allow_root`): the kernel has no such option, so the
+    /// mount has `allow_other` and the others are refused here.
+    OwnerAndRoot,
 }
 
 /// The most that one request carries: 256 pages, the kernel's default limit
@@ -89,8 +101,12 @@ pub fn serve(device: OwnedFd, fs: Arc<Fs>, options: Options) -> io::Result<Serve
         dispatcher: Dispatcher::new(fs, options.threads),
         options,
     };
-    // The kernel enforces allow_other; a check of ours would refuse the flush of a set-id program.
-    let session = Session::from_fd(edge, device, SessionACL::All, config)?;
+    let acl = match options.allowed {
+        // Not `Owner`: fuser would refuse the flush of a set-id program's inherited descriptor.
+        Allowed::AsMounted => SessionACL::All,
+        Allowed::OwnerAndRoot => SessionACL::RootAndOwner,
+    };
+    let session = Session::from_fd(edge, device, acl, config)?;
     let thread = std::thread::Builder::new().name("iolens-fuse".to_owned());
     let session = thread.spawn(move || session.run())?;
     Ok(Served { session })

@@ -9,6 +9,7 @@ mod dirents;
 mod io;
 mod path;
 mod proc;
+pub mod process;
 mod xattr;
 
 pub use creds::{AsCaller, Switch, leave_groups};

@@ -13,7 +13,7 @@ use crate::caller::{Callers, Look, Thread};
 use crate::event::{ByteText, Caller, Event, Op, OpKind};
 use crate::sys::SysResult;
 use crate::trace::Recorder;
-use crate::types::{Ino, NodeId};
+use crate::types::{Ino, NodeId, Tid};
 
 /// What an operation is about.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,7 @@ pub struct Observer {
     recorder: Option<Arc<Recorder>>,
     callers: OnceLock<Callers>,
     hidden: Option<(u64, u64)>,
+    quiet: Vec<Tid>,
 }
 
 /// The event of the running operation, for the operation to fill in. If the operation panics, its
@@ -71,13 +72,19 @@ impl Drop for Note<'_> {
 }
 
 impl Observer {
-    /// An observer that hands events to `recorder`, but none of the file `hidden`.
+    /// An observer that hands events to `recorder`, but none of the file `hidden` or of the threads
+    /// `quiet`.
     #[must_use]
-    pub fn new(recorder: Option<Arc<Recorder>>, hidden: Option<(u64, u64)>) -> Observer {
+    pub fn new(
+        recorder: Option<Arc<Recorder>>,
+        hidden: Option<(u64, u64)>,
+        quiet: Vec<Tid>,
+    ) -> Observer {
         Observer {
             recorder,
             callers: OnceLock::new(),
             hidden,
+            quiet,
         }
     }
 
@@ -112,7 +119,11 @@ impl Observer {
     }
 
     fn begin(&self, kind: OpKind, call: &Call, on: On<'_>) -> Note<'_> {
-        let Some(recorder) = self.recorder.as_deref().filter(|_| !self.is_hidden(on)) else {
+        let Some(recorder) = self
+            .recorder
+            .as_deref()
+            .filter(|_| !self.is_hidden(call, on))
+        else {
             return Note {
                 op: None,
                 thread: None,
@@ -144,7 +155,10 @@ impl Observer {
     }
 
     /// Operations on the trace itself are not recorded, or watching it would make it grow.
-    fn is_hidden(&self, on: On<'_>) -> bool {
+    fn is_hidden(&self, call: &Call, on: On<'_>) -> bool {
+        if self.quiet.contains(&call.tid) {
+            return true;
+        }
         let Some(hidden) = self.hidden else {
             return false;
         };

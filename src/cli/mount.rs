@@ -1,0 +1,309 @@
+//! `iolens mount`: checks, goes into the background, mounts and serves.
+//!
+//! Layer: edge (`cli`).
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use super::recording::{Meant, RecordArgs, Table};
+use super::{EXIT_FAILED, usage};
+use crate::mount::check::{self, Source};
+use crate::mount::mountinfo::{self, DevNo};
+use crate::mount::options::MountOptions;
+use crate::mount::unmount::{Outcome, unmount};
+use crate::mount::{Detach, Problem, detached, direct, fusermount, holders};
+use crate::server::control::Control;
+use crate::server::record::{Recording, Target};
+use crate::server::view::ViewConfig;
+use crate::server::{Happening, Report, Server, print, say, signals};
+use crate::sys::process::{Forked, exit_now, fork};
+use crate::types::Tid;
+
+const EXAMPLES: &str = "\
+Examples:
+  iolens mount ./data /mnt/view                      serve in the background
+  iolens mount -f -t - ./data /mnt/view | jq .       stay in front, trace to stdout
+  sudo iolens mount -o allow_other,suid,dev /srv /mnt/view
+
+End it with `iolens unmount MOUNTPOINT`, which waits until all is in SOURCE.";
+
+/// Show SOURCE at MOUNTPOINT, recorded
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    pub record: RecordArgs,
+    /// Stay in front [default: return when the mount is usable]
+    #[arg(short, long)]
+    foreground: bool,
+    /// The directory to view
+    source: PathBuf,
+    /// An empty directory outside SOURCE
+    mountpoint: PathBuf,
+}
+
+/// What is to be mounted; all of it checked.
+struct Plan {
+    source: Source,
+    point: PathBuf,
+    options: MountOptions,
+    recording: Recording,
+    threads: usize,
+}
+
+/// Runs the command; returns its exit status.
+#[must_use]
+pub fn run(args: Args) -> u8 {
+    let foreground = args.foreground;
+    // stderr may lead somewhere that its reader waits for the end of; who asks for messages keeps it.
+    let wants_stderr = args.record.verbose > 0 || std::env::var_os("IOLENS_LOG").is_some();
+    let meant = match args.record.meant(if foreground {
+        Table::Printed
+    } else {
+        Table::None
+    }) {
+        Ok(meant) => meant,
+        Err(sentence) => return usage(&sentence),
+    };
+    if meant.recording.live {
+        return usage("--live is an option of run: with mount, use -f --format text -t -");
+    }
+    if meant.recording.target == Target::Stdout && !foreground {
+        return usage("-t - needs -f: a server in the background has no stdout");
+    }
+    let outcome = prepare(&args.source, &args.mountpoint, meant).and_then(|plan| {
+        if foreground {
+            in_front(plan)
+        } else {
+            in_background(plan, wants_stderr)
+        }
+    });
+    outcome.unwrap_or_else(|problem| {
+        say(&problem.to_string());
+        EXIT_FAILED
+    })
+}
+
+fn prepare(source: &Path, mountpoint: &Path, meant: Meant) -> Result<Plan, Problem> {
+    let source = check::source(source)?;
+    let point = check::mountpoint(mountpoint, &source, meant.options.nonempty)?;
+    if let Target::File(trace) = &meant.recording.target {
+        check::trace_outside(trace, &point)?;
+    }
+    // A plain user's device is opened by fusermount3, which may do what the user may not.
+    check::device(nix::unistd::geteuid().is_root())?;
+    Ok(Plan {
+        source,
+        point,
+        options: meant.options,
+        recording: meant.recording,
+        threads: meant.threads,
+    })
+}
+
+fn in_front(plan: Plan) -> Result<u8, Problem> {
+    signals::block()?;
+    let served = Served::start(plan)?;
+    let report = served.until_the_end();
+    print(&report.text);
+    // Request threads of a view that was given up never end.
+    exit_now(report.exit)
+}
+
+/// The parent waits for one message: nothing but "ready", or why not.
+fn in_background(plan: Plan, wants_stderr: bool) -> Result<u8, Problem> {
+    let failed =
+        |error: std::io::Error| Problem::new(format!("cannot go into the background: {error}"));
+    let (mut ours, mut theirs) = UnixStream::pair().map_err(failed)?;
+    if fork().map_err(failed)? == Forked::Child {
+        drop(ours);
+        exit_now(background(plan, wants_stderr, &mut theirs));
+    }
+    drop(theirs);
+    drop(plan);
+    let mut message = String::new();
+    // A server that dies closes its end, and the message is empty.
+    let _ = ours.read_to_string(&mut message);
+    match message.as_str() {
+        READY => Ok(0),
+        "" => Err(Problem::new("the server died before the mount was usable")),
+        _ => Err(Problem::new(message)),
+    }
+}
+
+const READY: &str = "\0ready";
+
+fn background(plan: Plan, wants_stderr: bool, parent: &mut UnixStream) -> i32 {
+    let started = detached::own_session()
+        .and_then(|()| detached::silence_stdin_and_stdout())
+        .and_then(|()| signals::block())
+        .and_then(|()| Served::start(plan))
+        .and_then(|served| {
+            if !wants_stderr {
+                detached::silence_stderr()?;
+            }
+            Ok(served)
+        });
+    let message = match &started {
+        Ok(_) => READY.to_owned(),
+        Err(problem) => problem.to_string(),
+    };
+    // A parent that was killed does not want to know.
+    let _ = parent.write_all(message.as_bytes());
+    let _ = parent.shutdown(std::net::Shutdown::Both);
+    match started {
+        Ok(served) => served.until_the_end().exit,
+        Err(_) => i32::from(EXIT_FAILED),
+    }
+}
+
+/// A mount of ours: taken away when it is dropped, so that a server that fails to start leaves none.
+struct Mounted {
+    point: PathBuf,
+    dev: DevNo,
+    armed: bool,
+}
+
+impl Mounted {
+    fn try_unmount(&self, how: Detach) -> Result<Outcome, Problem> {
+        unmount(&self.point, self.dev, how)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.armed
+            && let Err(problem) = self.try_unmount(Detach::Lazily)
+        {
+            say(&problem.to_string());
+        }
+    }
+}
+
+fn mount(plan: &Plan) -> Result<(OwnedFd, Mounted), Problem> {
+    let device = if nix::unistd::geteuid().is_root() {
+        let device = direct::open_device()?;
+        let borrowed = std::os::fd::AsFd::as_fd(&device);
+        direct::mount_device(borrowed, &plan.source.path, &plan.point, &plan.options)?;
+        device
+    } else {
+        fusermount::mount(&plan.source.path, &plan.point, &plan.options)?
+    };
+    let entries = mountinfo::read_own().unwrap_or_default();
+    let entry = mountinfo::topmost_at(&entries, &plan.point).filter(|entry| entry.is_ours());
+    let Some(entry) = entry else {
+        return Err(Problem::new(format!(
+            "{} was mounted and is no longer: somebody unmounted it",
+            plan.point.display()
+        )));
+    };
+    Ok((
+        device,
+        Mounted {
+            point: plan.point.clone(),
+            dev: entry.dev,
+            armed: true,
+        },
+    ))
+}
+
+/// A mount that is being served.
+struct Served {
+    server: Server,
+    mounted: Mounted,
+    control: Option<Control>,
+}
+
+impl Served {
+    /// Mounts and serves; signals must be blocked.
+    fn start(plan: Plan) -> Result<Served, Problem> {
+        let (device, mut mounted) = mount(&plan)?;
+        let config = ViewConfig {
+            source: OwnedFd::from(plan.source.dir),
+            source_path: plan.source.path,
+            mountpoint: plan.point,
+            threads: plan.threads,
+            access: plan.options.access,
+            kernel_permissions: plan.options.default_permissions,
+            only_ids: None,
+            quiet: vec![Tid(std::process::id())],
+        };
+        let server = Server::start(device, config, plan.recording)?;
+        signals::listen(server.sender(), server.abandon())?;
+        // Only a client that wants to wait needs it; a name that is taken is no reason to fail.
+        let control = Control::listen(mounted.dev);
+        let control = control.map_err(|problem| log::warn!("{problem}")).ok();
+        // The handshake went well; this asks whether the view answers.
+        std::fs::metadata(&mounted.point)
+            .map_err(|error| Problem::at("the mount does not answer on", &mounted.point, error))?;
+        // From here on it goes when somebody says so.
+        mounted.armed = false;
+        Ok(Served {
+            server,
+            mounted,
+            control,
+        })
+    }
+
+    /// Serves until the mount is gone or given up, and finishes.
+    fn until_the_end(self) -> Report {
+        let mut asked = false;
+        loop {
+            match self.server.next() {
+                Happening::Ended(result) => {
+                    if let Err(error) = result {
+                        log::warn!("serving ended early: {error}");
+                    }
+                    break;
+                }
+                Happening::Signal(signal) if asked => {
+                    if signal != Signal::SIGHUP {
+                        say("given up: programs that still use the mount get errors now");
+                        self.detach();
+                        break;
+                    }
+                }
+                Happening::Signal(signal) => {
+                    log::info!("{signal}: unmounting");
+                    asked = true;
+                    self.unmount_on_request();
+                }
+                Happening::ProgramEnded(_) | Happening::EndNow | Happening::MainGone => {}
+            }
+        }
+        // An aborted connection (fusectl) ends the serving and leaves a dead mount behind.
+        self.detach();
+        let report = self.server.finish(None);
+        if let Some(control) = &self.control {
+            control.conclude(&report);
+        }
+        report
+    }
+
+    fn detach(&self) {
+        if let Err(problem) = self.mounted.try_unmount(Detach::Lazily) {
+            log::info!("{problem}");
+        }
+    }
+
+    fn unmount_on_request(&self) {
+        match self.mounted.try_unmount(Detach::WhenIdle) {
+            Ok(Outcome::Gone) => {}
+            Ok(Outcome::Busy) => {
+                let who = holders::list(&holders::find(self.mounted.dev));
+                say(&format!(
+                    "{} is in use by {}: detached from the tree, and served until the last of them \
+                     closes it; the same signal again gives up",
+                    self.mounted.point.display(),
+                    if who.is_empty() { "somebody" } else { &who }
+                ));
+                self.detach();
+            }
+            Err(problem) => say(&problem.to_string()),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Taking a mount away, and only ours.
+//!
+//! Layer: edge (`mount`). Before each attempt the mount on top at the path is compared with the one that
+//! is meant: between two attempts somebody else may have mounted there.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno as NixErrno;
+use nix::mount::{MntFlags, umount2};
+
+use super::mountinfo::{self, DevNo, MountEntry};
+use super::{Detach, Problem, fusermount};
+use crate::error::Errno;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is no longer mounted, by this call or before.
+    Gone,
+    /// Something uses it (`EBUSY`); nothing was changed.
+    Busy,
+}
+
+/// Finds the mount of iolens at a path that a user typed, without asking the mount anything.
+///
+/// # Errors
+/// No mount there, or one that is not ours.
+pub fn find_ours(typed: &Path) -> Result<MountEntry, Problem> {
+    let shown = typed.display();
+    let entries = mountinfo::read_own()
+        .map_err(|error| Problem::at("cannot read", Path::new("/proc/self/mountinfo"), error))?;
+    let candidates = [without_touching(typed), fs::canonicalize(typed).ok()];
+    for path in candidates.into_iter().flatten() {
+        match mountinfo::topmost_at(&entries, &path) {
+            Some(entry) if entry.is_ours() => return Ok(entry.clone()),
+            Some(entry) => {
+                return Err(Problem::new(format!(
+                    "{shown} is not a mount of iolens but of type {} (EINVAL): use umount {shown}",
+                    entry.fs_type
+                )));
+            }
+            None => {}
+        }
+    }
+    Err(Problem::new(format!(
+        "{shown} is not a mountpoint (EINVAL): the mounts of iolens are listed by `findmnt -t {}`",
+        mountinfo::FS_TYPE
+    )))
+}
+
+/// The path with everything resolved but its last component, which may be a mount whose server hangs.
+fn without_touching(typed: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(typed).ok()?;
+    // `absolute` drops a trailing slash; a trailing `..` has no name and needs the whole resolution.
+    let name: OsString = absolute.file_name()?.to_owned();
+    Some(fs::canonicalize(absolute.parent()?).ok()?.join(name))
+}
+
+/// Whether the mount `dev` is on top at `point` in this namespace.
+#[must_use]
+pub fn is_mounted(point: &Path, dev: DevNo) -> bool {
+    let entries = mountinfo::read_own().unwrap_or_default();
+    mountinfo::topmost_at(&entries, point).is_some_and(|entry| entry.is_ours() && entry.dev == dev)
+}
+
+/// Unmounts `dev` from `point`.
+///
+/// # Errors
+/// One sentence; also when something else lies on top of our mount.
+pub fn unmount(point: &Path, dev: DevNo, how: Detach) -> Result<Outcome, Problem> {
+    let entries = mountinfo::read_own()
+        .map_err(|error| Problem::at("cannot read", Path::new("/proc/self/mountinfo"), error))?;
+    match mountinfo::topmost_at(&entries, point) {
+        Some(entry) if entry.is_ours() && entry.dev == dev => {}
+        Some(entry)
+            if entries
+                .iter()
+                .any(|ours| ours.point == point && ours.dev == dev) =>
+        {
+            return Err(Problem::new(format!(
+                "another mount ({}) covers ours on {} (EBUSY): unmount that one first",
+                entry.fs_type,
+                point.display()
+            )));
+        }
+        _ => return Ok(Outcome::Gone),
+    }
+    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
+    if how == Detach::Lazily {
+        flags |= MntFlags::MNT_DETACH;
+    }
+    match umount2(point, flags) {
+        Ok(()) => Ok(Outcome::Gone),
+        Err(NixErrno::EBUSY) => Ok(Outcome::Busy),
+        Err(NixErrno::EINVAL | NixErrno::ENOENT) if !is_mounted(point, dev) => Ok(Outcome::Gone),
+        Err(NixErrno::EPERM) if !nix::unistd::geteuid().is_root() => {
+            fusermount::unmount(point, how)
+                .map(|gone| if gone { Outcome::Gone } else { Outcome::Busy })
+        }
+        Err(errno) => Err(Problem::new(format!(
+            "cannot unmount {}: {}",
+            point.display(),
+            Errno::from(errno)
+        ))),
+    }
+}

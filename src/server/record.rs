@@ -1,0 +1,219 @@
+//! Starts the recorder: where the trace goes, in which form, and the header's facts.
+//!
+//! Layer: edge (`server`).
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::view::ViewConfig;
+use crate::analysis::summary::Summary as Account;
+use crate::error::Errno;
+use crate::event::{Event, Header, SCHEMA_VERSION};
+use crate::mount::Problem;
+use crate::render::table::{self, Layout, Style};
+use crate::render::text::Text;
+use crate::trace::store::Store;
+use crate::trace::{self, CaptureFilter, Config, Formatter, Pace, Recorder, Summary};
+
+/// Where the trace goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Among the kept traces of the user.
+    Store,
+    /// An absolute path.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// The form of the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object a line.
+    Jsonl,
+    /// For eyes.
+    Text,
+}
+
+/// What to record, and where to.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// Where the trace goes.
+    pub target: Target,
+    /// Its form.
+    pub form: Form,
+    /// Each operation to stderr as well.
+    pub live: bool,
+    /// Which operations.
+    pub filter: CaptureFilter,
+    /// Bytes at which recording stops.
+    pub limit: Option<u64>,
+    /// The table at the end.
+    pub table: bool,
+    /// The program and its arguments (`run`).
+    pub cmd: Option<Vec<String>>,
+    /// What no request tells, found out at start.
+    pub invisible: Vec<String>,
+    /// What works differently here.
+    pub limits: Vec<String>,
+    /// How callers are named: `full` or `pid`.
+    pub attribution: String,
+}
+
+pub(super) struct Started {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) path: Option<PathBuf>,
+    /// Device and inode number of the trace, where it is a file.
+    pub(super) id: Option<(u64, u64)>,
+    pub(super) tally: Tally,
+}
+
+/// The account for the table at the end, kept while recording.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(Option<Arc<Mutex<Account>>>);
+
+impl Tally {
+    /// The table, or what went wrong with the trace where no table was asked for.
+    #[must_use]
+    pub fn table(&self, summary: &Summary, trace: Option<&Path>) -> String {
+        let mut text = String::new();
+        if let Some(account) = &self.0 {
+            let account = account.lock().unwrap_or_else(PoisonError::into_inner);
+            text = table::render(&account, trace, layout());
+        }
+        if !summary.footer {
+            text.push_str("iolens: the end of the trace could not be written\n");
+        }
+        text
+    }
+
+    fn wrap(&self, mut inner: Formatter) -> Formatter {
+        let Some(account) = self.0.clone() else {
+            return inner;
+        };
+        Box::new(move |event: &Event, out: &mut Vec<u8>| {
+            account
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(event);
+            inner(event, out);
+        })
+    }
+}
+
+fn layout() -> Layout {
+    let terminal = io::stderr().is_terminal();
+    let columns = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    Layout {
+        width: columns.unwrap_or(80),
+        style: if colour { Style::Colour } else { Style::Plain },
+    }
+}
+
+pub(super) fn start(recording: Recording, view: &ViewConfig) -> Result<Started, Problem> {
+    let (file, path) = open(&recording.target, recording.form)?;
+    let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
+    let id = metadata.map(|metadata| (metadata.dev(), metadata.ino()));
+    let tally = Tally(recording.table.then(Arc::default));
+    let mut config = Config::new(header(&recording, view), trace::for_file(file));
+    config.format = tally.wrap(match recording.form {
+        Form::Jsonl => trace::jsonl(),
+        Form::Text => Text::local().into_formatter(),
+    });
+    if recording.target == Target::Stdout {
+        config.pace = Pace::Prompt;
+    }
+    if recording.live {
+        let stderr = duplicate(&io::stderr())?;
+        config.live = Some((trace::for_file(stderr), Text::local().into_formatter()));
+        config.pace = Pace::Prompt;
+    }
+    config.filter = recording.filter;
+    config.limit = recording.limit;
+    let recorder = Recorder::start(config)
+        .map_err(|error| Problem::new(format!("cannot start recording: {}", Errno::from(error))))?;
+    Ok(Started {
+        recorder,
+        path,
+        id,
+        tally,
+    })
+}
+
+fn open(target: &Target, form: Form) -> Result<(File, Option<PathBuf>), Problem> {
+    match target {
+        Target::Stdout => Ok((duplicate(&io::stdout())?, None)),
+        Target::File(path) => {
+            let file = trace::create_file(path).map_err(|error| explain(path, &error))?;
+            // Only so that `iolens log` finds it unnamed: no home directory is no reason to fail.
+            if let Err(error) = Store::locate().and_then(|store| store.note_latest(path)) {
+                log::info!("{error}");
+            }
+            Ok((file, Some(path.clone())))
+        }
+        Target::Store => {
+            let extension = if form == Form::Jsonl { "jsonl" } else { "txt" };
+            let made = Store::locate().and_then(|store| store.create(extension));
+            let (path, file) = made.map_err(|error| Problem::new(error.to_string()))?;
+            Ok((file, Some(path)))
+        }
+    }
+}
+
+fn explain(path: &Path, error: &io::Error) -> Problem {
+    let advice = match error.raw_os_error() {
+        Some(libc::ENOENT) => "; the directory must exist",
+        Some(libc::EISDIR) => "; name a file in it",
+        Some(libc::EACCES | libc::EROFS) => "; choose a place where you may write",
+        _ => "",
+    };
+    let why = match error.raw_os_error() {
+        Some(raw) => Errno::from_raw(raw).to_string(),
+        None => error.to_string(),
+    };
+    Problem::new(format!(
+        "cannot write the trace {}: {why}{advice}",
+        path.display()
+    ))
+}
+
+fn duplicate(stream: &impl AsFd) -> Result<File, Problem> {
+    let owned = stream.as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|error| {
+        Problem::new(format!(
+            "cannot use a standard stream: {}",
+            Errno::from(error)
+        ))
+    })
+}
+
+fn header(recording: &Recording, view: &ViewConfig) -> Header {
+    let release = nix::sys::utsname::uname();
+    Header {
+        schema: SCHEMA_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        source: view.source_path.to_string_lossy().into_owned(),
+        mountpoint: view.mountpoint.to_string_lossy().into_owned(),
+        kernel: release.map_or_else(
+            |_| "unknown".to_owned(),
+            |name| name.release().to_string_lossy().into_owned(),
+        ),
+        transport: "dev".to_owned(),
+        kernel_cache: "off".to_owned(),
+        policy: "off".to_owned(),
+        on_close: "writeback".to_owned(),
+        block_size: 4096,
+        cmd: recording.cmd.clone(),
+        attribution: recording.attribution.clone(),
+        invisible: recording.invisible.clone(),
+        limits: recording.limits.clone(),
+        ..Header::default()
+    }
+}

@@ -1,0 +1,130 @@
+//! The seam to the filesystem: the only file of the edges that starts one.
+//!
+//! Layer: edge (`server`).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Errno;
+use crate::fs::{self, Fs, Owners, Permissions};
+use crate::fuse::{self, Allowed, Served};
+use crate::mount::Problem;
+use crate::mount::options::Access;
+use crate::sys::{self, AsCaller};
+use crate::trace::Recorder;
+use crate::types::Tid;
+
+/// What the filesystem needs to know of its mount.
+#[derive(Debug)]
+pub struct ViewConfig {
+    /// SOURCE, opened before anything covered it.
+    pub source: OwnedFd,
+    /// Its absolute path, for the trace's header.
+    pub source_path: PathBuf,
+    /// Where it is seen.
+    pub mountpoint: PathBuf,
+    /// Request threads.
+    pub threads: usize,
+    /// Who may ask; `OwnerAndRoot` is the session's to enforce.
+    pub access: Access,
+    /// The kernel checks permissions before it asks.
+    pub kernel_permissions: bool,
+    /// `run` in a user namespace: the only uid and gid that exist there.
+    pub only_ids: Option<(u32, u32)>,
+    /// Threads of iolens itself, whose requests are not worth a line in the trace.
+    pub quiet: Vec<Tid>,
+}
+
+/// What was left to write when the view ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drained {
+    /// Bytes that never reached SOURCE.
+    pub dirty_bytes: u64,
+    /// Writebacks that failed.
+    pub write_errors: u64,
+}
+
+/// A view that is being served.
+pub struct View {
+    session: Mutex<Option<Served>>,
+}
+
+impl View {
+    /// Answers the handshake on `device` and starts the request threads. `hidden` is the device and
+    /// inode number of the trace.
+    pub(super) fn start(
+        device: OwnedFd,
+        config: ViewConfig,
+        recorder: Arc<Recorder>,
+        hidden: Option<(u64, u64)>,
+    ) -> Result<View, Problem> {
+        let permissions = if config.kernel_permissions {
+            // Its memberships are not the callers'. Only root can serve everybody.
+            if let Err(errno) = sys::leave_groups() {
+                log::info!("the server keeps its supplementary groups: {errno}");
+            }
+            Permissions::Kernel
+        } else {
+            Permissions::Source
+        };
+        // Modes arrive as the application gave them, with its umask beside them.
+        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        sys::lift_file_size_limit();
+        let only = config.only_ids.map(|(uid, gid)| AsCaller { uid, gid });
+        let options = fs::Options {
+            permissions,
+            owners: only.map_or(Owners::AsTheyAre, Owners::Mapped),
+            descriptors: descriptor_budget(sys::raise_descriptor_limit()),
+            hidden,
+            quiet: config.quiet,
+        };
+        let fs = Fs::new(config.source, Some(recorder), options)
+            .map_err(|errno| Problem::new(format!("cannot serve SOURCE: {errno}")))?;
+        let options = fuse::Options {
+            threads: config.threads,
+            kernel_permissions: config.kernel_permissions,
+            allowed: match config.access {
+                Access::OwnerAndRoot => Allowed::OwnerAndRoot,
+                Access::Owner | Access::Everybody => Allowed::AsMounted,
+            },
+        };
+        let served = fuse::serve(device, Arc::new(fs), options).map_err(explain)?;
+        Ok(View {
+            session: Mutex::new(Some(served)),
+        })
+    }
+
+    pub(super) fn take_session(&self) -> Option<Served> {
+        self.session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Writes back all dirty data, until done or `abandon` is set. Nothing is buffered yet.
+    pub(super) fn drain(&self, _abandon: &AtomicBool) -> Drained {
+        Drained::default()
+    }
+}
+
+/// How many descriptors idle inodes may keep: half, so that open files have the other half. However
+/// many are allowed, more than this many of them serve nothing.
+fn descriptor_budget(limit: u64) -> usize {
+    usize::try_from(limit / 2)
+        .unwrap_or(usize::MAX)
+        .min(DESCRIPTORS_MAX)
+}
+
+/// Descriptors of idle inodes at most: a tree of that size is walked without opening anything twice.
+/// Each costs the kernel about 1 KiB (struct file, dentry, inode).
+const DESCRIPTORS_MAX: usize = 64 * 1024;
+
+fn explain(error: io::Error) -> Problem {
+    Problem::new(format!(
+        "the kernel does not talk FUSE to us: {}",
+        Errno::from(error)
+    ))
+}
