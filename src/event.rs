@@ -8,6 +8,8 @@
 //! apply is absent. Names that are not UTF-8 are written lossily, with the exact bytes in base64
 //! beside them (`*_b64`).
 
+mod cache;
+mod flags;
 mod op;
 mod text;
 
@@ -15,7 +17,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use op::{CacheDid, Caller, Op, OpKind, Reason, SetAttrs, open_flag_names, write_flag_names};
+pub use cache::{CacheDid, Reason};
+pub use flags::{open_flag_names, write_flag_names};
+pub use op::{Caller, Op, OpKind, SetAttrs};
 pub use text::ByteText;
 
 use crate::types::{Nanos, Seq};

@@ -2,10 +2,12 @@
 //! request a program makes there. `docs/ARCHITECTURE.md` is the map.
 
 pub mod analysis;
+pub mod caller;
 pub mod cli;
 pub mod error;
 pub mod event;
-pub mod fuse_stub;
+pub mod fs;
+pub mod fuse;
 pub mod mount;
 pub mod render;
 pub mod run;

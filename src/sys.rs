@@ -10,18 +10,20 @@ mod io;
 mod path;
 mod proc;
 pub mod process;
+mod xattr;
 
-pub use creds::{AsCaller, Switch};
+pub use creds::{AsCaller, Switch, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
     SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, read_at, seek_extent, write_at,
 };
 pub use path::{
-    Access, Stat, TimeSet, access, chmod, chown, empty_stat, get_xattr, link_fd, list_xattr,
-    make_dir, make_node, make_symlink, open_below, open_path, open_proc_fds, read_link,
-    remove_xattr, rename, reopen, set_size, set_times, set_xattr, stat, statfs, unlink,
+    Access, Stat, TimeSet, access, chmod, chown, link_fd, make_dir, make_node, make_symlink,
+    open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size, set_times, stat,
+    statfs, unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit};
+pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;

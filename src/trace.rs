@@ -38,7 +38,7 @@ pub use clock::Clock;
 pub use filter::{CaptureFilter, PathGlobs};
 pub use output::TEXT_BYTES;
 pub use recorder::{Config, FooterFacts, Pace, Recorder, STALL, Summary};
-pub use sink::{FileSink, MemorySink, Sink, StreamSink, create_file, for_file};
+pub use sink::{FileSink, MemorySink, Sink, StreamSink, create_file, for_fd, for_file};
 
 use crate::event::Event;
 

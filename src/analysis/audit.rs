@@ -4,65 +4,28 @@
 //! events that cannot be put in order yet, at most [`HELD_MAX`]. A breach that missing lines could
 //! explain counts only in a complete trace; any other counts always.
 
+mod causes;
 mod data;
 mod dirty;
 mod findings;
 mod handles;
+mod single;
+mod step;
 
-use std::sync::Arc;
-
-use self::data::{Buffered, Bytes, Data, Laws};
+use self::causes::CauseWindow;
+use self::data::{Bytes, Data, Laws};
 pub use self::findings::{EVIDENCE_MAX, Evidence, LAWS, LawReport, Report, Verdict};
 use self::findings::{Findings, Weight};
-use self::handles::{FhUse, Handles};
+use self::handles::Handles;
+use self::single::Policy;
+use self::step::{OnClose, Step};
 use super::seqset::SeqSet;
 use super::timeline::{Place, Timeline};
-use crate::event::{
-    CacheDid, Cause, Discard, Event, Footer, Header, Op, OpKind, Reason, Writeback,
-};
-use crate::types::{Nanos, Seq};
+use crate::event::{Event, Footer, Header};
+use crate::types::Seq;
 
 /// Events held until those before them are answered (64 MiB).
 const HELD_MAX: usize = 1 << 18;
-
-/// How far back a cause is looked up exactly: whether that `seq` was an operation.
-const CAUSE_WINDOW: usize = 1 << 20;
-
-/// One event, as far as the laws that need order ask.
-#[derive(Debug)]
-struct Step {
-    seq: u64,
-    line: u64,
-    name: &'static str,
-    start: u64,
-    end: u64,
-    ino: Option<u64>,
-    path: Option<Arc<str>>,
-    fh: Option<(u64, FhUse)>,
-    fh_out: Option<u64>,
-    data: Data,
-    cause: Option<u64>,
-    is_op: bool,
-}
-
-impl Step {
-    fn new(seq: Seq, line: u64, name: &'static str, ts: Nanos, dur: Nanos) -> Step {
-        Step {
-            seq: seq.0,
-            line,
-            name,
-            start: ts.0,
-            end: ts.0.saturating_add(dur.0),
-            ino: None,
-            path: None,
-            fh: None,
-            fh_out: None,
-            data: Data::None,
-            cause: None,
-            is_op: false,
-        }
-    }
-}
 
 /// An audit under way.
 pub struct Audit {
@@ -103,64 +66,36 @@ impl Audit {
     /// Takes the event of one line (from 1), in the order of the lines.
     pub fn push(&mut self, line: u64, event: &Event) {
         match event {
-            Event::Header(header) => {
-                self.header = Some((**header).clone());
-                return;
-            }
-            Event::Footer(footer) => {
-                self.footer = Some((line, (**footer).clone()));
-                return;
-            }
-            _ => self.events += 1,
-        }
-        if let Some(step) = self.step(line, event) {
-            self.order(step);
-        }
-    }
-
-    fn step(&mut self, line: u64, event: &Event) -> Option<Step> {
-        let none = Nanos(0);
-        Some(match event {
+            Event::Header(header) => self.header = Some((**header).clone()),
+            Event::Footer(footer) => self.footer = Some((line, (**footer).clone())),
             Event::Op(op) => {
                 self.ops += 1;
-                self.reads(line, op);
-                self.write_is_buffered(line, op);
-                self.op_step(line, op)
+                let [_, _, account, _, _, read, ..] = &mut self.laws;
+                single::writes(line, op, account);
+                let off = self
+                    .header
+                    .as_ref()
+                    .is_some_and(|header| header.policy == "off");
+                let policy = if off { Policy::Off } else { Policy::Buffered };
+                single::reads(line, op, policy, read);
             }
-            Event::Writeback(done) => writeback_step(line, done),
-            Event::Discard(done) => discard_step(line, done),
-            Event::Evict(done) => Step::new(done.seq, line, "evict", done.ts_ns, none),
-            Event::Lost(lost) => {
-                self.lost = self.lost.saturating_add(lost.count);
-                Step::new(lost.seq, line, "lost", lost.ts_ns, none)
-            }
-            Event::Resume(resume) => {
-                self.resumed = true;
-                Step::new(resume.seq, line, "resume", resume.ts_ns, none)
-            }
-            Event::Header(_) | Event::Footer(_) => return None,
-        })
-    }
-
-    fn op_step(&self, line: u64, op: &Op) -> Step {
-        let mut step = Step::new(op.seq, line, op.op.name(), op.ts_ns, op.dur_ns);
-        step.is_op = true;
-        step.ino = op.ino.map(|ino| ino.0);
-        step.path.clone_from(&op.path);
-        step.fh_out = op.fh_out.map(|fh| fh.0);
-        step.fh = op.fh.map(|fh| (fh.0, fh_use(op)));
-        let buffered: Vec<Buffered> = op.cache.iter().filter_map(buffered).collect();
-        let on_close = self
+            Event::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
+            Event::Resume(_) => self.resumed = true,
+            Event::Writeback(_) | Event::Evict(_) | Event::Discard(_) => {}
+        }
+        let keeps = self
             .header
             .as_ref()
-            .is_some_and(|header| header.on_close == "writeback");
-        step.data = match op.op {
-            _ if !buffered.is_empty() => Data::Buffered(buffered),
-            OpKind::Fsync if op.errno.is_none() => Data::Fsync,
-            OpKind::Flush if op.errno.is_none() && on_close && !op.unlinked => Data::Flush,
-            _ => Data::None,
+            .is_none_or(|header| header.on_close != "writeback");
+        let on_close = if keeps {
+            OnClose::Keep
+        } else {
+            OnClose::Writeback
         };
-        step
+        if let Some(step) = Step::of(line, event, on_close) {
+            self.events += 1;
+            self.order(step);
+        }
     }
 
     fn order(&mut self, step: Step) {
@@ -247,65 +182,6 @@ impl Audit {
             expected: "the seq of an earlier operation".to_owned(),
             found: format!("{cause}, which is none"),
         });
-    }
-
-    /// Law 6.
-    fn reads(&mut self, line: u64, op: &Op) {
-        let (OpKind::Read, Some(ret)) = (op.op, op.ret) else {
-            return;
-        };
-        let breach = |what: &str, expected: String, found: String| Evidence {
-            seq: Some(op.seq),
-            line,
-            what: what.to_owned(),
-            expected,
-            found,
-        };
-        let end = op.offset.map(|offset| offset.saturating_add(ret));
-        if let (Some(end), Some(size)) = (end, op.file_size)
-            && ret > 0
-            && end > size
-        {
-            self.laws[5].add(Weight::Certain, || {
-                breach(
-                    "the end of a read",
-                    format!("at most file_size {size}"),
-                    end.to_string(),
-                )
-            });
-        }
-        let uncached = self
-            .header
-            .as_ref()
-            .is_some_and(|header| header.policy == "off");
-        let sum = op.cache.iter().map(read_bytes).fold(0, u64::saturating_add);
-        if sum != ret && !(uncached && op.cache.is_empty()) {
-            self.laws[5].add(Weight::Certain, || {
-                breach(
-                    "hit + miss + hole + bypass of a read",
-                    format!("ret {ret}"),
-                    sum.to_string(),
-                )
-            });
-        }
-    }
-
-    /// Of law 3: what a write says it buffered is what it told the application it took.
-    fn write_is_buffered(&mut self, line: u64, op: &Op) {
-        let (OpKind::Write, Some(ret)) = (op.op, op.ret) else {
-            return;
-        };
-        let taken: Vec<u64> = op.cache.iter().filter_map(taken_bytes).collect();
-        let sum = taken.iter().copied().fold(0, u64::saturating_add);
-        if !taken.is_empty() && sum != ret {
-            self.laws[2].add(Weight::Certain, || Evidence {
-                seq: Some(op.seq),
-                line,
-                what: "buffered + write_through of a write".to_owned(),
-                expected: format!("ret {ret}"),
-                found: sum.to_string(),
-            });
-        }
     }
 
     /// The end of the trace; `damaged` lines could not be read.
@@ -428,130 +304,5 @@ impl Audit {
     }
 }
 
-fn fh_use(op: &Op) -> FhUse {
-    match op.op {
-        OpKind::Open | OpKind::Create | OpKind::Opendir | OpKind::Tmpfile => FhUse::Open {
-            writable: op
-                .flags
-                .iter()
-                .any(|flag| flag == "O_WRONLY" || flag == "O_RDWR"),
-        },
-        OpKind::Release | OpKind::Releasedir => FhUse::Release,
-        _ => FhUse::Use,
-    }
-}
-
-fn writeback_step(line: u64, done: &Writeback) -> Step {
-    let mut step = Step::new(done.seq, line, "writeback", done.ts_ns, done.dur_ns);
-    step.ino = Some(done.ino);
-    step.path.clone_from(&done.path.path);
-    step.cause = cause_seq(done.cause);
-    if let (Some(size), None) = (done.ret, &done.errno) {
-        step.data = Data::Written {
-            offset: done.offset,
-            size,
-            last_seq: done.last_seq.0,
-        };
-    }
-    step
-}
-
-fn discard_step(line: u64, done: &Discard) -> Step {
-    let mut step = Step::new(done.seq, line, "discard", done.ts_ns, Nanos(0));
-    step.ino = Some(done.ino);
-    step.path.clone_from(&done.path.path);
-    step.cause = cause_seq(done.cause);
-    let superseded = done.reason == Reason::Superseded;
-    step.data = Data::Dropped {
-        offset: done.offset,
-        size: done.size,
-        superseded,
-    };
-    step
-}
-
-fn cause_seq(cause: Cause) -> Option<u64> {
-    match cause {
-        Cause::Op(seq) => Some(seq.0),
-        Cause::Own(_) => None,
-    }
-}
-
-fn buffered(did: &CacheDid) -> Option<Buffered> {
-    match *did {
-        CacheDid::Buffered {
-            offset,
-            size,
-            overwrote,
-        } => Some(Buffered {
-            offset,
-            size,
-            overwrote,
-        }),
-        _ => None,
-    }
-}
-
-/// Of a write: bytes that went somewhere.
-fn taken_bytes(did: &CacheDid) -> Option<u64> {
-    match did {
-        CacheDid::Buffered { size, .. }
-        | CacheDid::WriteThrough { size, .. }
-        | CacheDid::Bypass { size, .. } => Some(*size),
-        _ => None,
-    }
-}
-
-/// Of a read: bytes that came from somewhere.
-fn read_bytes(did: &CacheDid) -> u64 {
-    match did {
-        CacheDid::Hit { size, .. }
-        | CacheDid::Miss { size }
-        | CacheDid::Hole { size }
-        | CacheDid::Bypass { size, .. } => *size,
-        _ => 0,
-    }
-}
-
-/// Which of the last [`CAUSE_WINDOW`] numbers were operations. One that was passed over counts as an
-/// operation: it is one that takes long.
-struct CauseWindow {
-    other: Vec<bool>,
-    next: u64,
-}
-
-impl CauseWindow {
-    fn new() -> CauseWindow {
-        CauseWindow {
-            other: vec![false; CAUSE_WINDOW],
-            next: 1,
-        }
-    }
-
-    fn slot(seq: u64) -> usize {
-        usize::try_from(seq).unwrap_or(0) % CAUSE_WINDOW
-    }
-
-    fn note(&mut self, seq: u64, is_op: bool) {
-        let size = u64::try_from(CAUSE_WINDOW).unwrap_or(u64::MAX);
-        if seq.saturating_sub(self.next) >= size {
-            self.other.fill(false);
-        } else {
-            (self.next..seq).for_each(|passed| self.other[Self::slot(passed)] = false);
-        }
-        self.other[Self::slot(seq)] = !is_op;
-        self.next = seq.saturating_add(1);
-    }
-
-    fn note_late(&mut self, seq: u64, is_op: bool) {
-        if self.next.saturating_sub(seq) < u64::try_from(CAUSE_WINDOW).unwrap_or(u64::MAX) {
-            self.other[Self::slot(seq)] = !is_op;
-        }
-    }
-
-    /// Whether `cause` was an operation, seen from the later `seq`.
-    fn is_op(&self, cause: u64, seq: u64) -> bool {
-        let size = u64::try_from(CAUSE_WINDOW).unwrap_or(u64::MAX);
-        cause > 0 && (seq - cause >= size || !self.other[Self::slot(cause)])
-    }
-}
+#[cfg(test)]
+mod tests;

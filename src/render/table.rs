@@ -34,7 +34,7 @@ const HEAD: [&str; 8] = [
 ];
 
 /// The summary as lines: a table of the largest files, totals, and where to look next. `trace` is
-/// where the trace is; `latest` says that `iolens log` finds it without being told.
+/// where the trace is.
 #[must_use]
 pub fn render(summary: &Summary, trace: Option<&Path>, layout: Layout) -> String {
     let files = summary.files();
@@ -161,7 +161,7 @@ fn bytes(number: u64) -> String {
     }
     for (shift, unit) in UNITS {
         if number >> shift > 0 {
-            let tenths = u128::from(number) * 10 >> shift;
+            let tenths = (u128::from(number) * 10) >> shift;
             return format!("{}.{} {unit}", tenths / 10, tenths % 10);
         }
     }
@@ -172,8 +172,8 @@ fn bytes(number: u64) -> String {
 fn time(nanos: u64) -> String {
     match nanos {
         0 => "-".to_owned(),
-        ..1_000_000 => format!("{} us", nanos.div_ceil(1000)),
-        ..1_000_000_000 => format!("{}.{} ms", nanos / 1_000_000, nanos / 100_000 % 10),
+        1..1_000_000 => format!("{} us", nanos.div_ceil(1000)),
+        1_000_000..1_000_000_000 => format!("{}.{} ms", nanos / 1_000_000, nanos / 100_000 % 10),
         _ => format!("{}.{} s", nanos / 1_000_000_000, nanos / 100_000_000 % 10),
     }
 }

@@ -9,9 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Errno;
-use crate::fuse_stub::{Fs, Served, serve};
+use crate::fs::{self, Fs, Owners, Permissions};
+use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
 use crate::mount::options::Access;
+use crate::sys::{self, AsCaller};
 use crate::trace::Recorder;
 use crate::types::Tid;
 
@@ -59,17 +61,37 @@ impl View {
         recorder: Arc<Recorder>,
         hidden: Option<(u64, u64)>,
     ) -> Result<View, Problem> {
-        // SEAM: fs::Fs::new(config.source, Some(recorder), fs::Options { permissions, owners,
-        // descriptors, hidden }) and fuse::serve(device, Arc::new(fs), fuse::Options { .. }).
-        let _ = (
+        let permissions = if config.kernel_permissions {
+            // Its memberships are not the callers'. Only root can serve everybody.
+            if let Err(errno) = sys::leave_groups() {
+                log::info!("the server keeps its supplementary groups: {errno}");
+            }
+            Permissions::Kernel
+        } else {
+            Permissions::Source
+        };
+        // Modes arrive as the application gave them, with its umask beside them.
+        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        sys::lift_file_size_limit();
+        let only = config.only_ids.map(|(uid, gid)| AsCaller { uid, gid });
+        let options = fs::Options {
+            permissions,
+            owners: only.map_or(Owners::AsTheyAre, Owners::Mapped),
+            descriptors: descriptor_budget(sys::raise_descriptor_limit()),
             hidden,
-            &config.quiet,
-            config.access,
-            config.only_ids,
-            config.kernel_permissions,
-        );
-        let fs = Fs::new(config.source, recorder);
-        let served = serve(device, fs, config.threads).map_err(explain)?;
+            quiet: config.quiet,
+        };
+        let fs = Fs::new(config.source, Some(recorder), options)
+            .map_err(|errno| Problem::new(format!("cannot serve SOURCE: {errno}")))?;
+        let options = fuse::Options {
+            threads: config.threads,
+            kernel_permissions: config.kernel_permissions,
+            allowed: match config.access {
+                Access::OwnerAndRoot => Allowed::OwnerAndRoot,
+                Access::Owner | Access::Everybody => Allowed::AsMounted,
+            },
+        };
+        let served = fuse::serve(device, Arc::new(fs), options).map_err(explain)?;
         Ok(View {
             session: Mutex::new(Some(served)),
         })
@@ -82,11 +104,23 @@ impl View {
             .take()
     }
 
-    /// Writes back all dirty data, until done or `abandon` is set. SEAM: fs' shutdown, once it buffers.
+    /// Writes back all dirty data, until done or `abandon` is set. Nothing is buffered yet.
     pub(super) fn drain(&self, _abandon: &AtomicBool) -> Drained {
         Drained::default()
     }
 }
+
+/// How many descriptors idle inodes may keep: half, so that open files have the other half. However
+/// many are allowed, more than this many of them serve nothing.
+fn descriptor_budget(limit: u64) -> usize {
+    usize::try_from(limit / 2)
+        .unwrap_or(usize::MAX)
+        .min(DESCRIPTORS_MAX)
+}
+
+/// Descriptors of idle inodes at most: a tree of that size is walked without opening anything twice.
+/// Each costs the kernel about 1 KiB (struct file, dentry, inode).
+const DESCRIPTORS_MAX: usize = 64 * 1024;
 
 fn explain(error: io::Error) -> Problem {
     Problem::new(format!(

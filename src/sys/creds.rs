@@ -39,18 +39,32 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Gives up `CAP_FSETID` for the time being, so that SOURCE clears set-id bits on a write as it
-    /// does for the caller.
+    /// Gives up `CAP_FSETID` and takes the caller's group for the time being, so that SOURCE clears
+    /// set-id bits on a write as it does for the caller (fs/inode.c setattr_should_drop_sgid() asks
+    /// for both). Supplementary groups are not known here: a member by one of those loses a set-gid
+    /// bit without group execution that it could natively keep.
     ///
     /// # Errors
     /// Those of capset(2).
-    pub fn without_fsetid<T>(work: impl FnOnce() -> T) -> SysResult<T> {
+    pub fn without_fsetid<T>(gid: u32, work: impl FnOnce() -> T) -> SysResult<T> {
         let before = Capabilities::get()?;
         before.without(CAP_FSETID).set()?;
+        let own = server_ids();
+        set_fs_gid(gid);
         let result = work();
+        set_fs_gid(own.gid);
         before.set()?;
         Ok(result)
     }
+}
+
+/// Leaves all supplementary groups, so that membership in them says nothing about callers. For a
+/// server that runs as root, before it starts threads.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETGID`.
+pub fn leave_groups() -> SysResult<()> {
+    nix::unistd::setgroups(&[]).map_err(Into::into)
 }
 
 impl Drop for Switch {
@@ -70,11 +84,14 @@ fn server_ids() -> AsCaller {
 
 fn set_fs_ids(ids: AsCaller) {
     // Group first: without uid 0 the group could not be changed any more.
-    // SAFETY: plain numbers; both calls change this thread only and cannot fail harmfully.
-    unsafe {
-        libc::syscall(libc::SYS_setfsgid, ids.gid);
-        libc::syscall(libc::SYS_setfsuid, ids.uid);
-    }
+    set_fs_gid(ids.gid);
+    // SAFETY: a plain number; changes this thread only and cannot fail harmfully.
+    unsafe { libc::syscall(libc::SYS_setfsuid, ids.uid) };
+}
+
+fn set_fs_gid(gid: u32) {
+    // SAFETY: a plain number; changes this thread only and cannot fail harmfully.
+    unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
 }
 
 /// include/uapi/linux/capability.h.

@@ -39,8 +39,8 @@ pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> SysResult<usize> 
     while done < buf.len() {
         let rest = &mut buf[done..];
         let pos = offset(at + done as u64)?;
-        // SAFETY: `rest` is valid for writes of its length.
         let step = retry(|| {
+            // SAFETY: `rest` is valid for writes of its length.
             check_len(unsafe {
                 libc::pread(fd.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), pos)
             })
@@ -116,16 +116,14 @@ fn write_once(fd: BorrowedFd<'_>, data: &[u8], at: i64, flags: i32) -> SysResult
 /// # Errors
 /// Those of the call.
 pub fn fsync(fd: BorrowedFd<'_>, kind: SyncKind) -> SysResult<()> {
-    retry(|| {
+    let raw = fd.as_raw_fd();
+    match kind {
+        SyncKind::None => Ok(()),
         // SAFETY: plain numbers.
-        let ret = match kind {
-            SyncKind::None => 0,
-            SyncKind::Data => unsafe { libc::fdatasync(fd.as_raw_fd()) },
-            // SAFETY: plain numbers.
-            SyncKind::All => unsafe { libc::fsync(fd.as_raw_fd()) },
-        };
-        check(ret).map(drop)
-    })
+        SyncKind::Data => retry(|| check(unsafe { libc::fdatasync(raw) }).map(drop)),
+        // SAFETY: plain numbers.
+        SyncKind::All => retry(|| check(unsafe { libc::fsync(raw) }).map(drop)),
+    }
 }
 
 /// fallocate(2).

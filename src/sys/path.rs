@@ -119,30 +119,10 @@ fn fd_name(fd: BorrowedFd<'_>) -> CString {
     CString::new(digits).expect("a decimal number has no NUL")
 }
 
-fn proc_path(fd: BorrowedFd<'_>) -> CString {
+/// The file behind a descriptor, for calls that only take paths.
+pub(super) fn proc_path(fd: BorrowedFd<'_>) -> CString {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     CString::new(path).expect("a decimal number has no NUL")
-}
-
-/// A `Stat` of nothing, for tests and placeholders.
-#[must_use]
-pub fn empty_stat() -> Stat {
-    Stat {
-        ino: 0,
-        dev: 0,
-        mode: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        blksize: 4096,
-        atime: (0, 0),
-        mtime: (0, 0),
-        ctime: (0, 0),
-        btime: None,
-    }
 }
 
 /// The attributes of the file behind a descriptor (`O_PATH` will do).
@@ -393,71 +373,6 @@ pub fn set_size(fd: BorrowedFd<'_>, size: u64) -> SysResult<()> {
     let size = libc::off_t::try_from(size).map_err(|_| Errno::EFBIG)?;
     // SAFETY: plain numbers.
     retry(|| check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) }).map(drop))
-}
-
-/// The value of an extended attribute of the file behind an `O_PATH` descriptor.
-///
-/// # Errors
-/// Those of getxattr(2): `ENODATA`, `ERANGE` where `size` is too small, `EOPNOTSUPP`.
-pub fn get_xattr(fd: BorrowedFd<'_>, name: &OsStr, size: usize) -> SysResult<Vec<u8>> {
-    let (path, name) = (proc_path(fd), c_name(name)?);
-    let mut value = vec![0u8; size];
-    // SAFETY: the strings are NUL-terminated, the buffer is valid for its length.
-    let len = check_len(unsafe {
-        libc::getxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    })?;
-    // With size 0 the call only tells the length: hand that on as that many zero bytes.
-    value.resize(len, 0);
-    Ok(value)
-}
-
-/// The names of all extended attributes, each ended by NUL.
-///
-/// # Errors
-/// Those of listxattr(2).
-pub fn list_xattr(fd: BorrowedFd<'_>, size: usize) -> SysResult<Vec<u8>> {
-    let path = proc_path(fd);
-    let mut names = vec![0u8; size];
-    // SAFETY: the string is NUL-terminated, the buffer is valid for its length.
-    let len = check_len(unsafe {
-        libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len())
-    })?;
-    names.resize(len, 0);
-    Ok(names)
-}
-
-/// setxattr(2); `flags` are `XATTR_CREATE` and `XATTR_REPLACE`.
-///
-/// # Errors
-/// Those of the call.
-pub fn set_xattr(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8], flags: i32) -> SysResult<()> {
-    let (path, name) = (proc_path(fd), c_name(name)?);
-    // SAFETY: the strings are NUL-terminated, the value is valid for its length.
-    check(unsafe {
-        libc::setxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            flags,
-        )
-    })
-    .map(drop)
-}
-
-/// removexattr(2).
-///
-/// # Errors
-/// Those of the call.
-pub fn remove_xattr(fd: BorrowedFd<'_>, name: &OsStr) -> SysResult<()> {
-    let (path, name) = (proc_path(fd), c_name(name)?);
-    // SAFETY: the strings are NUL-terminated and outlive the call.
-    check(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
 }
 
 /// The directory of this process's descriptors, for [`reopen`] and [`link_fd`].

@@ -358,7 +358,7 @@ mod tests {
             assert_eq!(told, whole + newline_only_missing, "cut at {cut}");
             let end = items.last().unwrap().as_ref().unwrap();
             match end {
-                Item::End(Ending::Cut(line)) => assert_eq!(*line as usize, whole + 1),
+                Item::End(Ending::Cut(line)) => assert_eq!(*line, whole as u64 + 1),
                 Item::End(Ending::NoFooter) => {}
                 Item::End(Ending::Footer) => assert_eq!(cut, bytes.len() - 1),
                 Item::Event(..) => panic!("no end at {cut}"),

@@ -153,6 +153,14 @@ pub fn for_file(file: File) -> Box<dyn Sink> {
     }
 }
 
+/// A sink on a descriptor that stays the caller's: stdout for `-t -`, stderr for `--live`.
+///
+/// # Errors
+/// What dup(2) says.
+pub fn for_fd(fd: &impl AsFd) -> io::Result<Box<dyn Sink>> {
+    Ok(for_file(File::from(fd.as_fd().try_clone_to_owned()?)))
+}
+
 /// Opens FILE of `-t FILE` for writing: made with mode 0600, emptied, close-on-exec, and locked for
 /// as long as it is open, so that two recorders never share one and none is tidied away half written.
 /// Pipes and devices are opened as they are.

@@ -14,9 +14,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Step;
 use super::dirty::{DirtyMap, Origin};
 use super::findings::{Evidence, Findings, Weight};
+use super::step::Step;
 use crate::types::Seq;
 
 /// How much later than its number an event may read the clock: a thread that is preempted between the
@@ -90,6 +90,17 @@ enum Action {
     },
 }
 
+impl Action {
+    /// At one time bytes get dirty, then clean, then a sync is judged.
+    fn rank(&self) -> u8 {
+        match self {
+            Action::Insert { .. } => 0,
+            Action::Remove { .. } => 1,
+            Action::Judge { .. } => 2,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SyncLaw {
     Fsync,
@@ -107,7 +118,7 @@ pub(super) struct Laws<'a> {
 pub(super) struct Bytes {
     accounts: HashMap<u64, Account>,
     dirty: HashMap<u64, DirtyMap>,
-    /// By time; at one time bytes get dirty, then clean, then a sync is judged; then in order of coming.
+    /// By time, then [`Action::rank`], then in the order of coming.
     actions: BTreeMap<(u64, u8, u64), (u64, Action)>,
     coming: u64,
     now: u64,
@@ -161,72 +172,80 @@ impl Bytes {
     }
 
     fn plan(&mut self, step: &Step, ino: u64) {
-        let mut at = |time: u64, rank: u8, action: Action| {
-            self.coming += 1;
-            self.actions
-                .insert((time, rank, self.coming), (ino, action));
-        };
-        let judge = |law| Action::Judge {
-            law,
-            seq: step.seq,
-            line: step.line,
-            start: step.start,
-            path: step.path.clone(),
-        };
         match &step.data {
             Data::None => {}
-            Data::Buffered(pieces) => {
-                let origin = Origin {
-                    seq: step.seq,
-                    start: step.start,
-                    end: step.end,
-                };
-                for &Buffered { offset, size, .. } in pieces {
-                    at(
-                        step.start,
-                        0,
-                        Action::Insert {
-                            offset,
-                            size,
-                            origin,
-                        },
-                    );
-                }
-            }
-            &Data::Written {
+            Data::Buffered(pieces) => pieces
+                .iter()
+                .for_each(|piece| self.dirtied(step, ino, piece)),
+            Data::Written {
                 offset,
                 size,
                 last_seq,
             } => {
-                at(
-                    step.end,
-                    1,
-                    Action::Remove {
-                        offset,
-                        size,
-                        last_seq,
-                    },
-                );
+                self.cleaned(step, ino, (*offset, *size), *last_seq);
             }
-            &Data::Dropped {
+            Data::Dropped {
+                superseded: true, ..
+            } => {}
+            Data::Dropped { offset, size, .. } => {
+                self.cleaned(step, ino, (*offset, *size), step.seq);
+            }
+            Data::Fsync => self.judged(step, ino, SyncLaw::Fsync),
+            Data::Flush => self.judged(step, ino, SyncLaw::Flush),
+        }
+    }
+
+    fn dirtied(&mut self, step: &Step, ino: u64, piece: &Buffered) {
+        let &Step {
+            seq, start, end, ..
+        } = step;
+        let origin = Origin { seq, start, end };
+        let &Buffered { offset, size, .. } = piece;
+        self.at(
+            start,
+            ino,
+            Action::Insert {
                 offset,
                 size,
-                superseded: false,
-            } => {
-                at(
-                    step.end,
-                    1,
-                    Action::Remove {
-                        offset,
-                        size,
-                        last_seq: step.seq,
-                    },
-                );
-            }
-            Data::Dropped { .. } => {}
-            Data::Fsync => at(step.end, 2, judge(SyncLaw::Fsync)),
-            Data::Flush => at(step.end, 2, judge(SyncLaw::Flush)),
-        }
+                origin,
+            },
+        );
+    }
+
+    fn cleaned(&mut self, step: &Step, ino: u64, (offset, size): (u64, u64), last_seq: u64) {
+        self.at(
+            step.end,
+            ino,
+            Action::Remove {
+                offset,
+                size,
+                last_seq,
+            },
+        );
+    }
+
+    fn judged(&mut self, step: &Step, ino: u64, law: SyncLaw) {
+        let &Step {
+            seq, line, start, ..
+        } = step;
+        let path = step.path.clone();
+        self.at(
+            step.end,
+            ino,
+            Action::Judge {
+                law,
+                seq,
+                line,
+                start,
+                path,
+            },
+        );
+    }
+
+    fn at(&mut self, time: u64, ino: u64, action: Action) {
+        self.coming += 1;
+        self.actions
+            .insert((time, action.rank(), self.coming), (ino, action));
     }
 
     fn act(&mut self, laws: &mut Laws<'_>) {

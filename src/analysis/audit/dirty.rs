@@ -160,13 +160,14 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_an_array_of_bytes(
-            steps in proptest::collection::vec((any::<bool>(), 0u64..40, 0u64..20, 0u64..9), 1..60)
+            steps in proptest::collection::vec((any::<bool>(), 0u8..40, 0u8..20, 0u64..9), 1..60)
         ) {
             let mut map = DirtyMap::default();
             let mut model = [None::<Origin>; 64];
             for (index, (insert, offset, size, back)) in steps.into_iter().enumerate() {
                 let seq = index as u64 + 1;
-                let range = offset as usize..(offset + size) as usize;
+                let range = usize::from(offset)..usize::from(offset + size);
+                let (offset, size) = (u64::from(offset), u64::from(size));
                 if insert {
                     map.insert(offset, size, at(seq));
                     model[range].fill(Some(at(seq)));

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::Step;
 use super::findings::{Evidence, Findings, Weight};
+use super::step::Step;
 use crate::analysis::seqset::SeqSet;
 use crate::types::Seq;
 

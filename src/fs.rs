@@ -1,0 +1,171 @@
+//! The filesystem: a passthrough view of SOURCE. Plain arguments in, a value or an [`Errno`] out; it
+//! speaks the whole FUSE protocol in its own types and knows no transport.
+//!
+//! Layer: above `sys`, `caller` and `trace`, below the edges (`fuse`, later `uring`). Each operation
+//! is one public method of [`Fs`], by families: `namespace`, `attrs`, `xattr`, `dir`, `data`, `extents`.
+//! `observe` is the only place where events are made.
+//!
+//! Invariants: no path is ever joined for an operation; every operation is relative to a descriptor
+//! and follows no symbolic link; no lock of the tables is held across a system call.
+//! Lock order: a directory handle's cursor, or a handle's append turn (both order I/O and are held
+//! over it), before anything else; the locks of `inode` and `names` are leaves.
+
+mod attrs;
+mod data;
+mod dir;
+mod extents;
+mod handle;
+mod inode;
+mod names;
+mod namespace;
+mod numbers;
+mod observe;
+mod xattr;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+pub use attrs::{Attr, NewAttrs};
+pub use data::{ReadFrom, WriteFrom};
+pub use dir::{DirSlot, Listing};
+pub use namespace::NewEntry;
+
+use handle::Handles;
+use inode::{Inode, Inodes, PathFd};
+use observe::Observer;
+
+use crate::sys::{self, AsCaller, Switch, SysResult};
+use crate::trace::Recorder;
+use crate::types::{Fh, NodeId, Tid};
+
+/// Who asks, as the request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The thread that waits for the answer; 0 where the kernel names nobody.
+    pub tid: Tid,
+    /// Its filesystem uid.
+    pub uid: u32,
+    /// Its filesystem gid.
+    pub gid: u32,
+}
+
+/// Who decides what a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permissions {
+    /// The kernel, before it asks (`default_permissions`): the server acts with the caller's ids
+    /// where something is made, so that it belongs to the caller.
+    Kernel,
+    /// SOURCE: the server acts as the one user it runs as.
+    Source,
+}
+
+/// Which owners callers see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// Those of SOURCE.
+    AsTheyAre,
+    /// A user namespace knows only this user and group: what others own but this user may write to is
+    /// shown as this user's, or the kernel would refuse it before SOURCE is asked (fs/namei.c
+    /// inode_permission(), HAS_UNMAPPED_ID).
+    Mapped(AsCaller),
+}
+
+/// What a view is like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who decides.
+    pub permissions: Permissions,
+    /// Which owners are seen.
+    pub owners: Owners,
+    /// Descriptors that idle inodes may keep.
+    pub descriptors: usize,
+    /// A file of SOURCE whose operations are not recorded (the trace itself): device and inode number.
+    pub hidden: Option<(u64, u64)>,
+    /// Threads whose operations are not recorded (iolens itself).
+    pub quiet: Vec<Tid>,
+}
+
+/// The view.
+pub struct Fs {
+    inodes: Inodes,
+    handles: Handles,
+    observer: Observer,
+    proc_fds: OwnedFd,
+    options: Options,
+}
+
+impl Fs {
+    /// A view of the directory behind `source` (`O_PATH` will do).
+    ///
+    /// # Errors
+    /// Those of statx(2) on it, and of opening `/proc/self/fd`.
+    pub fn new(
+        source: OwnedFd,
+        recorder: Option<Arc<Recorder>>,
+        options: Options,
+    ) -> SysResult<Fs> {
+        Ok(Fs {
+            inodes: Inodes::new(source, options.descriptors)?,
+            handles: Handles::default(),
+            observer: Observer::new(recorder, options.hidden, options.quiet.clone()),
+            proc_fds: sys::open_proc_fds()?,
+            options,
+        })
+    }
+
+    /// The kernel gives back `count` lookups of an inode.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.inodes.forget(node, count);
+    }
+
+    /// Inodes that the kernel knows, the root included.
+    #[must_use]
+    pub fn inodes_known(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Files and directories that are open.
+    #[must_use]
+    pub fn handles_open(&self) -> usize {
+        self.handles.len()
+    }
+
+    fn inode(&self, node: NodeId) -> SysResult<Arc<Inode>> {
+        self.inodes.get(node)
+    }
+
+    fn fd(&self, inode: &Arc<Inode>) -> SysResult<Arc<PathFd>> {
+        self.inodes.fd(inode)
+    }
+
+    /// Opens the file of an inode for real.
+    fn reopen(&self, inode: &Arc<Inode>, flags: i32) -> SysResult<OwnedFd> {
+        let fd = self.fd(inode)?;
+        sys::reopen(self.proc_fds.as_fd(), fd.as_fd(), flags)
+    }
+
+    /// Lets this thread act as the caller for as long as the result lives.
+    fn act_as(&self, call: &Call) -> SysResult<Option<Switch>> {
+        match self.options.permissions {
+            Permissions::Kernel => Switch::to(AsCaller {
+                uid: call.uid,
+                gid: call.gid,
+            })
+            .map(Some),
+            Permissions::Source => Ok(None),
+        }
+    }
+
+    /// Runs `work` so that SOURCE clears set-id bits as it would for the caller. A caller with
+    /// `CAP_FSETID` keeps them; uid 0 stands for that here.
+    fn as_unprivileged<T>(&self, call: &Call, work: impl FnOnce() -> SysResult<T>) -> SysResult<T> {
+        match self.options.permissions {
+            Permissions::Kernel if call.uid != 0 => Switch::without_fsetid(call.gid, work)?,
+            _ => work(),
+        }
+    }
+
+    fn handle(&self, fh: Fh) -> SysResult<Arc<handle::Handle>> {
+        self.handles.get(fh)
+    }
+}

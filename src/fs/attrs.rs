@@ -1,0 +1,209 @@
+//! Attributes: getattr, setattr, access, statfs.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::inode::Inode;
+use super::observe::{Note, On};
+use super::{Call, Fs, Owners};
+use crate::error::Errno;
+use crate::event::{OpKind, SetAttrs};
+use crate::sys::{self, Stat, SysResult, TimeSet};
+use crate::types::{Fh, Ino, NodeId};
+
+/// The attributes of a file as the view shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// How the kernel names it.
+    pub node: NodeId,
+    /// Distinguishes files that had the same number.
+    pub generation: u64,
+    /// The inode number that applications see.
+    pub ino: Ino,
+    /// Everything else. `ino` and `dev` in it are SOURCE's own.
+    pub stat: Stat,
+}
+
+/// What setattr is to change; `None` and `Keep` leave things.
+#[derive(Clone, Copy, Debug)]
+pub struct NewAttrs {
+    /// Permission and set-id bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size, bytes.
+    pub size: Option<u64>,
+    /// Time of last access.
+    pub atime: TimeSet,
+    /// Time of last modification.
+    pub mtime: TimeSet,
+}
+
+impl Fs {
+    /// stat(2) and fstat(2).
+    ///
+    /// # Errors
+    /// `ESTALE`; those of statx(2).
+    pub fn getattr(&self, call: &Call, node: NodeId) -> SysResult<Attr> {
+        let inode = self.inode(node)?;
+        self.observer
+            .op(OpKind::Getattr, call, On::Inode(&inode), |note| {
+                let attr = self.attr(&inode)?;
+                note.set(|op| op.file_size = inode.is_file().then_some(attr.stat.size));
+                Ok(attr)
+            })
+    }
+
+    /// chmod, chown, truncate, utimensat and their kin.
+    ///
+    /// # Errors
+    /// Those of the calls; what was changed before the failing one stays changed, as the kernel asks
+    /// for one of them at a time.
+    pub fn setattr(
+        &self,
+        call: &Call,
+        node: NodeId,
+        fh: Option<Fh>,
+        new: NewAttrs,
+    ) -> SysResult<Attr> {
+        let inode = self.inode(node)?;
+        let handle = fh.map(|fh| self.handle(fh)).transpose()?;
+        let on = handle.as_ref().map_or(On::Inode(&inode), On::Handle);
+        self.observer.op(OpKind::Setattr, call, on, |note| {
+            note_set(note, &new, None);
+            let fd = self.fd(&inode)?;
+            if let Some(mode) = new.mode {
+                sys::chmod(fd.as_fd(), mode & 0o7777)?;
+            }
+            if new.uid.is_some() || new.gid.is_some() {
+                sys::chown(fd.as_fd(), new.uid, new.gid)?;
+            }
+            if let Some(size) = new.size {
+                self.truncate(call, &inode, handle.as_deref().map(AsFd::as_fd), size)?;
+            }
+            if new.atime != TimeSet::Keep || new.mtime != TimeSet::Keep {
+                sys::set_times(fd.as_fd(), new.atime, new.mtime)?;
+            }
+            let attr = self.attr(&inode)?;
+            note_set(note, &new, Some(&attr.stat));
+            note.set(|op| op.file_size = inode.is_file().then_some(attr.stat.size));
+            Ok(attr)
+        })
+    }
+
+    fn truncate(
+        &self,
+        call: &Call,
+        inode: &Arc<Inode>,
+        open: Option<BorrowedFd<'_>>,
+        size: u64,
+    ) -> SysResult<()> {
+        if !inode.is_file() {
+            return Err(if inode.is_dir() {
+                Errno::EISDIR
+            } else {
+                Errno::EINVAL
+            });
+        }
+        self.as_unprivileged(call, || match open {
+            Some(fd) => sys::set_size(fd, size),
+            None => {
+                let file = self.reopen(inode, libc::O_WRONLY | libc::O_NONBLOCK)?;
+                sys::set_size(file.as_fd(), size)
+            }
+        })
+    }
+
+    /// access(2); only asked for where SOURCE decides.
+    ///
+    /// # Errors
+    /// `EACCES`, `EROFS` as SOURCE says.
+    pub fn access(&self, call: &Call, node: NodeId, mask: i32) -> SysResult<()> {
+        let inode = self.inode(node)?;
+        self.observer
+            .op(OpKind::Access, call, On::Inode(&inode), |note| {
+                note.set(|op| op.mode = u32::try_from(mask).ok());
+                sys::access(self.fd(&inode)?.as_fd(), mask)
+            })
+    }
+
+    /// statfs(2) of the filesystem that a file of SOURCE lies on.
+    ///
+    /// # Errors
+    /// Those of fstatvfs(3).
+    pub fn statfs(&self, call: &Call, node: NodeId) -> SysResult<nix::sys::statvfs::Statvfs> {
+        let inode = self.inode(node)?;
+        self.observer
+            .op(OpKind::Statfs, call, On::Inode(&inode), |_| {
+                sys::statfs(self.fd(&inode)?.as_fd())
+            })
+    }
+
+    /// The attributes of an inode, as the view shows them.
+    pub(super) fn attr(&self, inode: &Arc<Inode>) -> SysResult<Attr> {
+        let fd = self.fd(inode)?;
+        let stat = sys::stat(fd.as_fd())?;
+        Ok(self.shown_attr(inode, fd.as_fd(), stat))
+    }
+
+    /// The same where the attributes are known already.
+    pub(super) fn shown_attr(&self, inode: &Inode, fd: BorrowedFd<'_>, stat: Stat) -> Attr {
+        let stat = match self.options.owners {
+            Owners::AsTheyAre => stat,
+            Owners::Mapped(own) if (stat.uid, stat.gid) == (own.uid, own.gid) => stat,
+            Owners::Mapped(own) => {
+                let mine = stat.uid == own.uid || sys::access(fd, libc::W_OK).is_ok();
+                if mine {
+                    Stat {
+                        uid: own.uid,
+                        gid: own.gid,
+                        ..stat
+                    }
+                } else {
+                    stat
+                }
+            }
+        };
+        // Over fuser 0.18 a lookup's node id is also the inode number; only the root differs.
+        let ino = if inode.node == NodeId::ROOT {
+            inode.ino()
+        } else {
+            Ino(inode.node.0)
+        };
+        Attr {
+            node: inode.node,
+            generation: inode.generation,
+            ino,
+            stat,
+        }
+    }
+}
+
+/// Notes what was asked for; "now" becomes known when it is done.
+fn note_set(note: &mut Note<'_>, new: &NewAttrs, done: Option<&Stat>) {
+    note.set(|op| {
+        op.set = Some(Box::new(SetAttrs {
+            size: new.size,
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            atime: time_ns(new.atime, done.map(|stat| stat.atime)),
+            mtime: time_ns(new.mtime, done.map(|stat| stat.mtime)),
+        }));
+    });
+}
+
+fn time_ns(asked: TimeSet, became: Option<(i64, u32)>) -> Option<i64> {
+    let (seconds, nanos) = match asked {
+        TimeSet::Keep => return None,
+        TimeSet::Now => became?,
+        TimeSet::At(seconds, nanos) => (seconds, nanos),
+    };
+    Some(
+        seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(nanos)),
+    )
+}

@@ -1,0 +1,106 @@
+//! Open file descriptions and directory streams.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+
+use super::Call;
+use super::inode::Inode;
+use super::names::{Link, PathCache, Shown};
+use crate::caller::Thread;
+use crate::error::Errno;
+use crate::sys::SysResult;
+use crate::types::Fh;
+
+/// One open of a file or directory.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its number; never used again.
+    pub fh: Fh,
+    /// What is open.
+    pub inode: Arc<Inode>,
+    /// Who opened it.
+    pub opener: (Call, Option<Thread>),
+    /// Held while appending: the position that tells where an append landed belongs to `file`.
+    pub append_turn: Mutex<()>,
+    /// For a directory, the cursor that `file` stands at; held while listing.
+    pub cursor: Mutex<u64>,
+    link: Option<Arc<Link>>,
+    path: PathCache,
+    file: OwnedFd,
+}
+
+impl Handle {
+    /// The path it was opened by, followed through renames.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        self.path.shown(&self.inode, self.link.as_ref())
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// All open handles.
+#[derive(Debug, Default)]
+pub struct Handles {
+    open: DashMap<Fh, Arc<Handle>>,
+    last: AtomicU64,
+}
+
+impl Handles {
+    /// A handle for an open file of SOURCE.
+    pub fn add(
+        &self,
+        inode: Arc<Inode>,
+        file: OwnedFd,
+        opener: (Call, Option<Thread>),
+    ) -> Arc<Handle> {
+        let fh = Fh(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let handle = Arc::new(Handle {
+            fh,
+            opener,
+            append_turn: Mutex::default(),
+            cursor: Mutex::default(),
+            link: inode.names.latest(),
+            path: PathCache::default(),
+            inode,
+            file,
+        });
+        self.open.insert(fh, handle.clone());
+        handle
+    }
+
+    /// The handle of that number.
+    ///
+    /// # Errors
+    /// `EBADF` for one that was never given out or is released.
+    pub fn get(&self, fh: Fh) -> SysResult<Arc<Handle>> {
+        self.open
+            .get(&fh)
+            .map(|handle| handle.clone())
+            .ok_or(Errno::EBADF)
+    }
+
+    /// Takes the handle out: the last reference closes the file.
+    ///
+    /// # Errors
+    /// `EBADF` as for [`Handles::get`].
+    pub fn remove(&self, fh: Fh) -> SysResult<Arc<Handle>> {
+        self.open
+            .remove(&fh)
+            .map(|(_, handle)| handle)
+            .ok_or(Errno::EBADF)
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+}

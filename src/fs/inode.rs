@@ -1,0 +1,364 @@
+//! The inode table: what the kernel knows, as O_PATH descriptors keyed by (st_dev, st_ino).
+//!
+//! An [`Inode`] lives from its first lookup until the kernel has forgotten every one, or the last
+//! open file lets go. Invariants:
+//!
+//! 1. One (st_dev, st_ino) has one entry, however many names lead to it.
+//! 2. `lookups` is what the kernel holds; the entry goes in the same step that makes it 0.
+//! 3. An inode with an open handle keeps its descriptor, so its number cannot be used again below us.
+//! 4. Paths are for display and for finding an idle inode again, never for an operation.
+//!
+//! Descriptors are bounded: past the budget, idle inodes give theirs up (second chance, as in the
+//! clock algorithm) and are found again by their name, with device, inode number and birth time
+//! compared. What is no longer to be found that way is `ESTALE`, on which the kernel looks up afresh.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::names::{Link, Names};
+use super::numbers::Numbers;
+use crate::error::Errno;
+use crate::sys::{self, Stat, SysResult};
+use crate::types::{Ino, NodeId};
+
+/// Names deeper than this are not walked again: a path that long cannot be opened by the kernel
+/// either (PATH_MAX is 4096 bytes, two for each component).
+pub(super) const DEPTH_MAX: usize = 2048;
+
+/// What makes a file the same one after its descriptor was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    dev: u64,
+    ino: u64,
+    btime: Option<(i64, u32)>,
+}
+
+impl Identity {
+    fn of(stat: &Stat) -> Identity {
+        Identity {
+            dev: stat.dev,
+            ino: stat.ino,
+            btime: stat.btime,
+        }
+    }
+}
+
+/// An open `O_PATH` descriptor that is counted while it lives.
+#[derive(Debug)]
+pub struct PathFd {
+    fd: OwnedFd,
+    open: Arc<AtomicUsize>,
+}
+
+impl AsFd for PathFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for PathFd {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A file of SOURCE that the kernel, or an open handle, knows.
+#[derive(Debug)]
+pub struct Inode {
+    /// How the kernel names it.
+    pub node: NodeId,
+    /// Distinguishes files that had the same number one after the other.
+    pub generation: u64,
+    /// The names that lead to it.
+    pub names: Names,
+    identity: Identity,
+    file_type: u32,
+    fd: Mutex<Option<Arc<PathFd>>>,
+    lookups: AtomicU64,
+    used: AtomicBool,
+}
+
+impl Inode {
+    /// The inode number that applications see.
+    #[must_use]
+    pub fn ino(&self) -> Ino {
+        Ino(self.identity.ino)
+    }
+
+    /// The device it lies on.
+    #[must_use]
+    pub fn dev(&self) -> u64 {
+        self.identity.dev
+    }
+
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.file_type == libc::S_IFREG
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.file_type == libc::S_IFDIR
+    }
+}
+
+/// All inodes.
+#[derive(Debug)]
+pub struct Inodes {
+    by_node: DashMap<NodeId, Arc<Inode>>,
+    numbers: Numbers,
+    open: Arc<AtomicUsize>,
+    budget: usize,
+    clock: Mutex<VecDeque<Weak<Inode>>>,
+}
+
+impl Inodes {
+    /// A table whose root is the directory behind `root`, holding at most about `budget` descriptors.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub fn new(root: OwnedFd, budget: usize) -> SysResult<Inodes> {
+        let stat = sys::stat(root.as_fd())?;
+        let open = Arc::new(AtomicUsize::new(1));
+        let root = Arc::new(Inode {
+            node: NodeId::ROOT,
+            generation: 0,
+            names: Names::default(),
+            identity: Identity::of(&stat),
+            file_type: libc::S_IFDIR,
+            fd: Mutex::new(Some(Arc::new(PathFd {
+                fd: root,
+                open: open.clone(),
+            }))),
+            lookups: AtomicU64::new(1),
+            used: AtomicBool::new(true),
+        });
+        let by_node = DashMap::new();
+        by_node.insert(NodeId::ROOT, root);
+        let numbers = Numbers::new(stat.dev, stat.ino);
+        Ok(Inodes {
+            by_node,
+            numbers,
+            open,
+            budget,
+            clock: Mutex::default(),
+        })
+    }
+
+    /// The inode of that number.
+    ///
+    /// # Errors
+    /// `ESTALE` for a number the kernel should no longer use.
+    pub fn get(&self, node: NodeId) -> SysResult<Arc<Inode>> {
+        self.by_node
+            .get(&node)
+            .map(|found| found.clone())
+            .ok_or(Errno::ESTALE)
+    }
+
+    /// The inode that `stat` describes, if it is known.
+    #[must_use]
+    pub fn find(&self, stat: &Stat) -> Option<Arc<Inode>> {
+        let node = self.numbers.node(stat.dev, stat.ino);
+        let found = self.by_node.get(&node)?.clone();
+        (found.identity == Identity::of(stat)).then_some(found)
+    }
+
+    /// Counts one lookup of the file behind `fd`, making its entry where it is new.
+    pub fn remember(&self, fd: OwnedFd, stat: &Stat) -> Arc<Inode> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let fd = Arc::new(PathFd {
+            fd,
+            open: self.open.clone(),
+        });
+        let identity = Identity::of(stat);
+        let node = self.numbers.node(stat.dev, stat.ino);
+        let (inode, pinned) = match self.by_node.entry(node) {
+            Entry::Occupied(mut entry) if entry.get().identity != identity => {
+                // The old file is gone and its number was used again: the kernel still owes us the
+                // old lookups under the same number (fs/fuse/inode.c fuse_iget()).
+                let old = entry.get().clone();
+                let fresh = Arc::new(Inode {
+                    generation: old.generation + 1,
+                    lookups: AtomicU64::new(old.lookups.load(Ordering::Relaxed) + 1),
+                    ..new_inode(node, identity, stat, fd)
+                });
+                entry.insert(fresh.clone());
+                (fresh, true)
+            }
+            Entry::Occupied(entry) => {
+                let inode = entry.get().clone();
+                inode.lookups.fetch_add(1, Ordering::Relaxed);
+                inode.used.store(true, Ordering::Relaxed);
+                let pinned = pin(&inode, fd);
+                (inode, pinned)
+            }
+            Entry::Vacant(entry) => {
+                let fresh = Arc::new(new_inode(node, identity, stat, fd));
+                entry.insert(fresh.clone());
+                (fresh, true)
+            }
+        };
+        if pinned {
+            self.track(&inode);
+        }
+        inode
+    }
+
+    /// The kernel gives back `count` lookups.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        if node == NodeId::ROOT {
+            return;
+        }
+        self.by_node.remove_if(&node, |_, inode| {
+            let before = inode.lookups.load(Ordering::Relaxed);
+            let left = before.saturating_sub(count);
+            // Exact under the shard's lock, which every change of the count holds.
+            inode.lookups.store(left, Ordering::Relaxed);
+            left == 0
+        });
+    }
+
+    /// How many inodes the kernel knows, the root included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_node.len()
+    }
+
+    /// The `O_PATH` descriptor of an inode, opened again where it had been given up.
+    ///
+    /// # Errors
+    /// `ESTALE` where no name leads to it any more; those of openat(2).
+    pub fn fd(&self, inode: &Arc<Inode>) -> SysResult<Arc<PathFd>> {
+        self.fd_at(inode, 0)
+    }
+
+    fn fd_at(&self, inode: &Arc<Inode>, depth: usize) -> SysResult<Arc<PathFd>> {
+        inode.used.store(true, Ordering::Relaxed);
+        if let Some(fd) = lock(&inode.fd).as_ref() {
+            return Ok(fd.clone());
+        }
+        if depth > DEPTH_MAX {
+            return Err(Errno::ESTALE);
+        }
+        for link in inode.names.alive() {
+            let Some((parent, name)) = link.place() else {
+                continue;
+            };
+            if let Some(fd) = self.walk(inode, &parent, &name, depth)? {
+                return Ok(fd);
+            }
+        }
+        Err(Errno::ESTALE)
+    }
+
+    /// Opens `name` in `parent` and pins it if it is `inode`.
+    fn walk(
+        &self,
+        inode: &Arc<Inode>,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        depth: usize,
+    ) -> SysResult<Option<Arc<PathFd>>> {
+        let dir = self.fd_at(parent, depth + 1)?;
+        let fd = match sys::open_below(dir.as_fd(), name, libc::O_PATH, sys::Access::Existing) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if Identity::of(&sys::stat(fd.as_fd())?) != inode.identity {
+            return Ok(None);
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let fd = Arc::new(PathFd {
+            fd,
+            open: self.open.clone(),
+        });
+        if pin(inode, fd.clone()) {
+            self.track(inode);
+        }
+        Ok(Some(fd))
+    }
+
+    /// Puts a newly pinned inode on the clock and, past the budget, lets idle ones go.
+    fn track(&self, inode: &Arc<Inode>) {
+        let mut clock = lock(&self.clock);
+        clock.push_back(Arc::downgrade(inode));
+        let mut freed = Vec::new();
+        let mut turns = clock.len();
+        while turns > 0 && self.open.load(Ordering::Relaxed) - freed.len() > self.budget {
+            turns -= 1;
+            let Some(weak) = clock.pop_front() else { break };
+            let Some(candidate) = weak.upgrade() else {
+                continue;
+            };
+            match candidate.give_up_fd() {
+                Some(fd) => freed.push(fd),
+                None => clock.push_back(weak),
+            }
+        }
+        drop(clock);
+        // Closing happens here, without the lock.
+        drop(freed);
+    }
+}
+
+impl Inode {
+    /// The descriptor, if it can be spared: not used since the last turn, nobody holding it, and a
+    /// name there to find the file again.
+    fn give_up_fd(&self) -> Option<Arc<PathFd>> {
+        if self.used.swap(false, Ordering::Relaxed) || self.names.alive().next().is_none() {
+            return None;
+        }
+        let mut slot = lock(&self.fd);
+        match slot.as_ref() {
+            Some(fd) if Arc::strong_count(fd) == 1 => slot.take(),
+            _ => None,
+        }
+    }
+}
+
+fn new_inode(node: NodeId, identity: Identity, stat: &Stat, fd: Arc<PathFd>) -> Inode {
+    Inode {
+        node,
+        generation: 0,
+        names: Names::default(),
+        identity,
+        file_type: stat.mode & libc::S_IFMT,
+        fd: Mutex::new(Some(fd)),
+        lookups: AtomicU64::new(1),
+        used: AtomicBool::new(true),
+    }
+}
+
+/// Gives `inode` this descriptor unless it has one; says whether it did.
+fn pin(inode: &Inode, fd: Arc<PathFd>) -> bool {
+    let mut slot = lock(&inode.fd);
+    let free = slot.is_none();
+    if free {
+        *slot = Some(fd);
+    }
+    free
+}
+
+/// A poisoned lock is taken all the same: what it guards is whole between any two statements.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Records that `name` in `parent` leads to `inode`.
+pub(super) fn note_name(inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Arc<Link> {
+    if inode.is_dir() {
+        inode.names.note_only(parent, name)
+    } else {
+        inode.names.note(parent, name)
+    }
+}

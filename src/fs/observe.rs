@@ -1,0 +1,225 @@
+//! Where events are made: every operation runs inside [`Observer::op`], which takes the number and
+//! the time when the request arrives and hands the event over when the answer is known.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::sync::{Arc, OnceLock};
+
+use super::Call;
+use super::handle::Handle;
+use super::inode::Inode;
+use super::names::{path_below, path_of};
+use crate::caller::{Callers, Look, Thread};
+use crate::event::{ByteText, Caller, Event, Op, OpKind};
+use crate::sys::SysResult;
+use crate::trace::Recorder;
+use crate::types::{Ino, NodeId, Tid};
+
+/// What an operation is about.
+#[derive(Clone, Copy, Debug)]
+pub enum On<'a> {
+    /// A file known by its inode.
+    Inode(&'a Arc<Inode>),
+    /// A name in a directory.
+    Name(&'a Arc<Inode>, &'a OsStr),
+    /// An open file or directory.
+    Handle(&'a Arc<Handle>),
+}
+
+/// Makes events of operations, if anybody records.
+pub struct Observer {
+    recorder: Option<Arc<Recorder>>,
+    callers: OnceLock<Callers>,
+    hidden: Option<(u64, u64)>,
+    quiet: Vec<Tid>,
+}
+
+/// The event of the running operation, for the operation to fill in. If the operation panics, its
+/// number is given up as lost.
+pub struct Note<'a> {
+    op: Option<Box<Op>>,
+    thread: Option<Thread>,
+    recorder: Option<&'a Recorder>,
+}
+
+impl Note<'_> {
+    /// Fills in the event, if there is one.
+    pub fn set(&mut self, fill: impl FnOnce(&mut Op)) {
+        if let Some(op) = self.op.as_mut() {
+            fill(op);
+        }
+    }
+
+    /// Whether there is an event to fill in, so that what only it needs can be left out otherwise.
+    #[must_use]
+    pub fn recording(&self) -> bool {
+        self.op.is_some()
+    }
+
+    /// The thread behind the request, where it is known.
+    #[must_use]
+    pub fn thread(&self) -> Option<Thread> {
+        self.thread.clone()
+    }
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        if let (Some(op), Some(recorder)) = (self.op.take(), self.recorder) {
+            recorder.forfeit(op.seq);
+        }
+    }
+}
+
+impl Observer {
+    /// An observer that hands events to `recorder`, but none of the file `hidden` or of the threads
+    /// `quiet`.
+    #[must_use]
+    pub fn new(
+        recorder: Option<Arc<Recorder>>,
+        hidden: Option<(u64, u64)>,
+        quiet: Vec<Tid>,
+    ) -> Observer {
+        Observer {
+            recorder,
+            callers: OnceLock::new(),
+            hidden,
+            quiet,
+        }
+    }
+
+    /// What is known of threads; made at the first use, because a server that forks must not start
+    /// threads before.
+    pub fn callers(&self) -> &Callers {
+        self.callers.get_or_init(Callers::default)
+    }
+
+    /// Runs one operation and records it.
+    pub fn op<T>(
+        &self,
+        kind: OpKind,
+        call: &Call,
+        on: On<'_>,
+        work: impl FnOnce(&mut Note<'_>) -> SysResult<T>,
+    ) -> SysResult<T> {
+        let mut note = self.begin(kind, call, on);
+        let result = work(&mut note);
+        if let (Some(mut op), Some(recorder)) = (note.op.take(), note.recorder) {
+            match &result {
+                Ok(_) => op.ret = op.ret.or(Some(0)),
+                Err(errno) => {
+                    op.ret = None;
+                    op.errno = Some(Cow::Borrowed(errno.name()));
+                }
+            }
+            op.dur_ns = recorder.now().since(op.ts_ns);
+            recorder.record(Event::Op(op));
+        }
+        result
+    }
+
+    fn begin(&self, kind: OpKind, call: &Call, on: On<'_>) -> Note<'_> {
+        let Some(recorder) = self
+            .recorder
+            .as_deref()
+            .filter(|_| !self.is_hidden(call, on))
+        else {
+            return Note {
+                op: None,
+                thread: None,
+                recorder: None,
+            };
+        };
+        let now = recorder.now();
+        let look = match kind {
+            OpKind::Open | OpKind::Create | OpKind::Opendir => Look::Again,
+            _ => Look::Recent,
+        };
+        let thread = self.callers().look_up(call.tid, now, look);
+        let pid = thread.as_ref().map(|thread| thread.pid);
+        if !recorder.wants(kind, pid, call.tid, || full_path(on)) {
+            return Note {
+                op: None,
+                thread,
+                recorder: None,
+            };
+        }
+        let mut op = Box::new(Op::new(kind, recorder.next_seq(), now));
+        describe_object(&mut op, on);
+        describe_caller(&mut op, call, thread.as_ref(), on);
+        Note {
+            op: Some(op),
+            thread,
+            recorder: Some(recorder),
+        }
+    }
+
+    /// Operations on the trace itself are not recorded, or watching it would make it grow.
+    fn is_hidden(&self, call: &Call, on: On<'_>) -> bool {
+        if self.quiet.contains(&call.tid) {
+            return true;
+        }
+        let Some(hidden) = self.hidden else {
+            return false;
+        };
+        match on {
+            On::Inode(inode) => inode.is_number(hidden),
+            On::Handle(handle) => handle.inode.is_number(hidden),
+            On::Name(..) => false,
+        }
+    }
+}
+
+fn full_path(on: On<'_>) -> Option<OsString> {
+    match on {
+        On::Inode(inode) => Some(path_of(inode).0),
+        On::Handle(handle) => {
+            use std::os::unix::ffi::OsStringExt;
+            handle.shown().path.bytes().map(OsString::from_vec)
+        }
+        On::Name(parent, name) => Some(path_below(parent, name)),
+    }
+}
+
+fn describe_object(op: &mut Op, on: On<'_>) {
+    match on {
+        On::Inode(inode) => {
+            op.ino = Some(inode.ino());
+            let (path, unlinked) = path_of(inode);
+            op.set_path(ByteText::new(&path));
+            op.unlinked = unlinked;
+        }
+        On::Handle(handle) => {
+            op.ino = Some(handle.inode.ino());
+            op.fh = Some(handle.fh);
+            let shown = handle.shown();
+            op.set_path(shown.path);
+            op.unlinked = shown.unlinked;
+        }
+        On::Name(parent, name) => op.set_path(ByteText::new(&path_below(parent, name))),
+    }
+}
+
+fn describe_caller(op: &mut Op, call: &Call, thread: Option<&Thread>, on: On<'_>) {
+    if call.tid.0 != 0 {
+        op.caller = Caller::Request;
+        set_caller(op, call, thread);
+    } else if let On::Handle(handle) = on {
+        op.caller = Caller::Opener;
+        set_caller(op, &handle.opener.0, handle.opener.1.as_ref());
+    }
+}
+
+fn set_caller(op: &mut Op, call: &Call, thread: Option<&Thread>) {
+    op.tid = Some(call.tid);
+    op.uid = Some(call.uid);
+    op.gid = Some(call.gid);
+    op.pid = thread.map(|thread| thread.pid);
+    op.comm = thread.map(|thread| thread.comm.clone());
+}
+
+impl Inode {
+    fn is_number(&self, (dev, ino): (u64, u64)) -> bool {
+        self.ino() == Ino(ino) && self.dev() == dev && self.node != NodeId::ROOT
+    }
+}

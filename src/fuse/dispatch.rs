@@ -1,0 +1,170 @@
+//! Who works on a request. The thread that received it does, unless it is the last one that could
+//! receive the next: then a worker takes over, so that requests that wait for a slow disk never keep
+//! the others from being heard.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::fs::Fs;
+
+/// Workers at most: as many requests may wait for SOURCE, beside the receiving threads, before
+/// others have to queue.
+const WORKERS_MAX: usize = 64;
+/// A worker that has had nothing to do for so long ends.
+const WORKER_IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce(&Fs) + Send>;
+
+/// Gives requests to threads.
+pub(super) struct Dispatcher {
+    fs: Arc<Fs>,
+    inline: AtomicUsize,
+    inline_max: usize,
+    workers: Arc<Workers>,
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("inline_max", &self.inline_max)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dispatcher {
+    /// A dispatcher that lets `inline_max` receiving threads work at once.
+    pub(super) fn new(fs: Arc<Fs>, inline_max: usize) -> Dispatcher {
+        Dispatcher {
+            fs,
+            inline: AtomicUsize::new(0),
+            inline_max,
+            workers: Arc::default(),
+        }
+    }
+
+    /// For requests that need no thread's time (forget).
+    pub(super) fn fs(&self) -> &Fs {
+        &self.fs
+    }
+
+    /// Works on a request, here or elsewhere.
+    pub(super) fn run(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+        match Turn::take(self) {
+            Some(_turn) => guard(|| work(&self.fs)),
+            None => self.workers.run(&self.fs, Box::new(work)),
+        }
+    }
+
+    /// The same for a request with data, which is copied only where another thread gets it.
+    pub(super) fn run_with(&self, data: &[u8], work: impl FnOnce(&Fs, &[u8]) + Send + 'static) {
+        match Turn::take(self) {
+            Some(_turn) => guard(|| work(&self.fs, data)),
+            None => {
+                let data = data.to_vec();
+                self.workers
+                    .run(&self.fs, Box::new(move |fs| work(fs, &data)));
+            }
+        }
+    }
+}
+
+/// A receiving thread is at work while this lives.
+struct Turn<'a>(&'a AtomicUsize);
+
+impl Turn<'_> {
+    fn take(dispatcher: &Dispatcher) -> Option<Turn<'_>> {
+        let turn = Turn(&dispatcher.inline);
+        let others = turn.0.fetch_add(1, Ordering::AcqRel);
+        // Dropping the turn gives it back.
+        (others < dispatcher.inline_max).then_some(turn)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A panic ends the request, not the thread: the unsent answer is dropped, which fuser turns into
+/// `EIO`.
+fn guard(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        log::error!(
+            "a request failed on a bug in iolens and was answered with EIO; the view goes on"
+        );
+    }
+}
+
+#[derive(Default)]
+struct Workers {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    idle: usize,
+    threads: usize,
+}
+
+impl Workers {
+    fn run(self: &Arc<Self>, fs: &Arc<Fs>, job: Job) {
+        let mut state = self.lock();
+        state.queue.push_back(job);
+        if state.idle >= state.queue.len() || state.threads == WORKERS_MAX {
+            drop(state);
+            self.work.notify_one();
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        let (workers, view) = (Arc::clone(self), Arc::clone(fs));
+        let thread = std::thread::Builder::new().name("iolens-work".to_owned());
+        if let Err(error) = thread.spawn(move || workers.work(&view)) {
+            log::warn!("no further worker thread: {error}");
+            let mut state = self.lock();
+            state.threads -= 1;
+            // Without any worker the job would wait for ever.
+            let stranded = (state.threads == 0)
+                .then(|| state.queue.pop_back())
+                .flatten();
+            drop(state);
+            if let Some(job) = stranded {
+                guard(|| job(fs));
+            }
+        }
+    }
+
+    fn work(&self, fs: &Fs) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.queue.pop_front() {
+                drop(state);
+                guard(|| job(fs));
+                state = self.lock();
+                continue;
+            }
+            state.idle += 1;
+            let (woken, wait) = self
+                .work
+                .wait_timeout(state, WORKER_IDLE)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if wait.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
