@@ -38,7 +38,20 @@ fn mount_returns_when_the_view_is_usable_and_unmount_when_all_is_done() {
 #[test]
 fn the_server_holds_nothing_of_its_starter() {
     let scratch = Scratch::new();
-    assert_eq!(scratch.mount(&[]).code, 0);
+    let (held, source) = (scratch.path("held"), scratch.source.display());
+    let script = format!(
+        "exec 9> {}; flock 9; \"$IOLENS\" mount {source} {}",
+        held.display(),
+        scratch.view.display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("IOLENS", support::IOLENS);
+    command.env("XDG_STATE_HOME", scratch.path("state"));
+    assert_eq!(Running::start(&mut command).finish().code, 0);
+    File::open(&held)
+        .unwrap()
+        .try_lock()
+        .expect("the server keeps a lock of its starter");
     let servers = scratch.servers();
     assert_eq!(servers.len(), 1);
     let proc = format!("/proc/{}", servers[0]);
@@ -153,12 +166,12 @@ fn umount_and_fusermount_end_it_too() {
         let scratch = Scratch::new();
         let mut server = in_front(&scratch);
         let [program, option] = command;
-        let status = Command::new(program)
-            .arg(option)
-            .arg(&scratch.view)
-            .status()
-            .unwrap();
-        assert!(status.success());
+        // The server itself may still be asking whether its view answers.
+        eventually("the view to be idle", || {
+            let mut command = Command::new(program);
+            let status = command.arg(option).arg(&scratch.view).status();
+            status.unwrap().success()
+        });
         eventually("the server to end", || !server.is_running());
         assert_eq!(server.finish().code, 0);
         assert!(has_footer(&scratch.path("state/iolens/latest")));

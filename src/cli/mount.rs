@@ -144,6 +144,7 @@ fn background(plan: Plan, wants_stderr: bool, parent: &mut UnixStream) -> i32 {
         .and_then(|()| signals::block())
         .and_then(|()| Served::start(plan))
         .and_then(|served| {
+            detached::let_go_of_inherited();
             if !wants_stderr {
                 detached::silence_stderr()?;
             }

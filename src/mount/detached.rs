@@ -2,7 +2,8 @@
 //!
 //! Layer: edge (`mount`).
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
+use std::os::fd::RawFd;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
@@ -44,4 +45,37 @@ pub fn silence_stdin_and_stdout() -> Result<(), Problem> {
 /// One sentence with the errno.
 pub fn silence_stderr() -> Result<(), Problem> {
     dup2_stderr(null()?).map_err(failed("let go of stderr"))
+}
+
+/// Descriptors of whoever started us: those that survive exec. All of our own are close-on-exec.
+#[must_use]
+pub fn inherited() -> Vec<RawFd> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<RawFd> = numbers.filter(|number| survives_exec(*number)).collect();
+    found.sort_unstable();
+    found
+}
+
+/// By `/proc/self/fdinfo`, where `flags:` has O_CLOEXEC in octal; false for one that is gone.
+fn survives_exec(number: RawFd) -> bool {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_CLOEXEC == 0)
+}
+
+/// Closes what the starter left open beyond the standard streams: a server that kept a pipe or a lock
+/// of a script would hold the script up for as long as it serves. Call it when the trace is open, whose
+/// name may be such a descriptor (`-t >(jq .)` of bash).
+pub fn let_go_of_inherited() {
+    for number in inherited().into_iter().filter(|number| *number > 2) {
+        if let Err(errno) = nix::unistd::close(number) {
+            log::debug!("descriptor {number} was closed already: {errno}");
+        }
+    }
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
+use crate::mount::detached;
+
 /// One sentence for each thing that the trace will not tell or the view does not share.
 pub(super) fn outside_the_view(source: &Path) -> Vec<String> {
     let mut sentences: Vec<String> = inherited(source)
@@ -24,26 +26,11 @@ pub(super) fn outside_the_view(source: &Path) -> Vec<String> {
 
 /// Descriptors that survive exec and lead into SOURCE.
 fn inherited(source: &Path) -> Vec<(RawFd, PathBuf)> {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
-        return Vec::new();
-    };
-    let numbers = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut found: Vec<(RawFd, PathBuf)> = numbers
-        .filter(|number| !closes_on_exec(*number))
-        .filter_map(|number| Some((number, below(source, &format!("/proc/self/fd/{number}"))?)))
-        .collect();
-    found.sort();
-    found
-}
-
-/// By `/proc/self/fdinfo`, which needs no borrowed descriptor: `flags:` has O_CLOEXEC in octal.
-fn closes_on_exec(number: RawFd) -> bool {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok());
-    flags.is_none_or(|flags| flags & libc::O_CLOEXEC != 0)
+    let leads = |number: RawFd| Some((number, below(source, &format!("/proc/self/fd/{number}"))?));
+    detached::inherited()
+        .into_iter()
+        .filter_map(leads)
+        .collect()
 }
 
 /// The target of a link of `/proc/PID/fd`, if it lies below SOURCE.

@@ -72,6 +72,7 @@ fn start(
         quiet: vec![Tid(u32::try_from(main.as_raw()).unwrap_or(0))],
     };
     let server = Server::start(device, config, plan.recording)?;
+    detached::let_go_of_inherited();
     signals::listen(server.sender(), server.abandon())?;
     listen(Arc::clone(link), server.sender(), server.abandon())?;
     link.send(&ToMain::Ready, None)
