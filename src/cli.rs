@@ -41,7 +41,7 @@ enum Command {
     Mount(Box<mount::Args>),
     Unmount(unmount::Args),
     Run(Box<run::Args>),
-    Log(log::Args),
+    Log(Box<log::Args>),
     Audit(audit::Args),
 }
 

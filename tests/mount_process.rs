@@ -1,5 +1,7 @@
 //! `iolens mount` and `iolens unmount` as their users see them.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
+
 #[path = "support/process.rs"]
 mod support;
 

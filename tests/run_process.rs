@@ -1,5 +1,7 @@
 //! `iolens run` as a program and its user see it.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
+
 #[path = "support/process.rs"]
 mod support;
 

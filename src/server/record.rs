@@ -152,6 +152,10 @@ fn open(target: &Target, form: Form) -> Result<(File, Option<PathBuf>), Problem>
         Target::Stdout => Ok((duplicate(&io::stdout())?, None)),
         Target::File(path) => {
             let file = trace::create_file(path).map_err(|error| explain(path, &error))?;
+            // A pipe or a text cannot be read again, and `iolens log` should not be pointed at it.
+            if form == Form::Text || !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                return Ok((file, None));
+            }
             // Only so that `iolens log` finds it unnamed: no home directory is no reason to fail.
             if let Err(error) = Store::locate().and_then(|store| store.note_latest(path)) {
                 log::info!("{error}");

@@ -1,5 +1,5 @@
 //! What the process tests share: a scratch directory, commands with a deadline, an ordinary user.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::ffi::OsStr;
 use std::fs;
