@@ -27,11 +27,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "types", "error", "sys", "event", "trace", "analysis", "render", "fs", "fuse", "mount",
         ],
     ),
+    ("run", &["types", "error", "sys", "mount", "server"]),
     (
         "cli",
         &[
             "types", "error", "sys", "event", "trace", "analysis", "render", "fs", "fuse", "mount",
-            "server",
+            "server", "run",
         ],
     ),
     ("main", &["cli", "iolens"]),
