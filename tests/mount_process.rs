@@ -168,7 +168,7 @@ fn umount_and_fusermount_end_it_too() {
         let scratch = Scratch::new();
         let mut server = in_front(&scratch);
         let [program, option] = command;
-        // The server itself may still be asking whether its view answers.
+        // Whoever reads links in /proc keeps the view busy for a moment.
         eventually("the view to be idle", || {
             let mut command = Command::new(program);
             let status = command.arg(option).arg(&scratch.view).status();

@@ -7,14 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use super::recording::{Meant, RecordArgs, Table};
 use super::{EXIT_FAILED, usage};
 use crate::mount::check::{self, Source};
 use crate::mount::mountinfo::{self, DevNo};
 use crate::mount::options::MountOptions;
-use crate::mount::unmount::{Outcome, unmount};
+use crate::mount::unmount::{Outcome, unmount, unmount_idle};
 use crate::mount::{Detach, Problem, detached, direct, fusermount, holders};
 use crate::server::control::Control;
 use crate::server::record::{Recording, Target};
@@ -108,7 +108,7 @@ fn prepare(source: &Path, mountpoint: &Path, meant: Meant) -> Result<Plan, Probl
 
 fn in_front(plan: Plan) -> Result<u8, Problem> {
     signals::block()?;
-    let served = Served::start(plan)?;
+    let served = Served::start(plan, std::process::id())?;
     let report = served.until_the_end();
     print(&report.text);
     // Request threads of a view that was given up never end.
@@ -120,17 +120,29 @@ fn in_background(plan: Plan, wants_stderr: bool) -> Result<u8, Problem> {
     let failed =
         |error: std::io::Error| Problem::new(format!("cannot go into the background: {error}"));
     let (mut ours, mut theirs) = UnixStream::pair().map_err(failed)?;
-    if fork().map_err(failed)? == Forked::Child {
-        drop(ours);
-        exit_now(background(plan, wants_stderr, &mut theirs));
-    }
+    let prober = std::process::id();
+    let point = plan.point.clone();
+    let server = match fork().map_err(failed)? {
+        Forked::Child => {
+            drop(ours);
+            exit_now(background(plan, wants_stderr, prober, &mut theirs));
+        }
+        Forked::Parent(server) => server,
+    };
     drop(theirs);
     drop(plan);
     let mut message = String::new();
     // A server that dies closes its end, and the message is empty.
     let _ = ours.read_to_string(&mut message);
     match message.as_str() {
-        READY => Ok(0),
+        READY => match std::fs::metadata(&point) {
+            Ok(_) => Ok(0),
+            Err(error) => {
+                // It unmounts then. Gone already is as good.
+                let _ = kill(server, Signal::SIGTERM);
+                Err(Problem::at("the mount does not answer on", &point, error))
+            }
+        },
         "" => Err(Problem::new("the server died before the mount was usable")),
         _ => Err(Problem::new(message)),
     }
@@ -138,11 +150,11 @@ fn in_background(plan: Plan, wants_stderr: bool) -> Result<u8, Problem> {
 
 const READY: &str = "\0ready";
 
-fn background(plan: Plan, wants_stderr: bool, parent: &mut UnixStream) -> i32 {
+fn background(plan: Plan, wants_stderr: bool, prober: u32, parent: &mut UnixStream) -> i32 {
     let started = detached::own_session()
         .and_then(|()| detached::silence_stdin_and_stdout())
         .and_then(|()| signals::block())
-        .and_then(|()| Served::start(plan))
+        .and_then(|()| Served::start(plan, prober))
         .and_then(|served| {
             detached::let_go_of_inherited();
             if !wants_stderr {
@@ -171,15 +183,15 @@ struct Mounted {
 }
 
 impl Mounted {
-    fn try_unmount(&self, how: Detach) -> Result<Outcome, Problem> {
-        unmount(&self.point, self.dev, how)
+    fn detach(&self) -> Result<Outcome, Problem> {
+        unmount(&self.point, self.dev, Detach::Lazily)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
         if self.armed
-            && let Err(problem) = self.try_unmount(Detach::Lazily)
+            && let Err(problem) = self.detach()
         {
             say(&problem.to_string());
         }
@@ -221,8 +233,9 @@ struct Served {
 }
 
 impl Served {
-    /// Mounts and serves; signals must be blocked.
-    fn start(plan: Plan) -> Result<Served, Problem> {
+    /// Mounts and serves; signals must be blocked. What `prober` asks of the view is not recorded. It is
+    /// not this process: killed while it waits for an answer of its own, a server could never die.
+    fn start(plan: Plan, prober: u32) -> Result<Served, Problem> {
         let (device, mut mounted) = mount(&plan)?;
         let config = ViewConfig {
             source: OwnedFd::from(plan.source.dir),
@@ -232,16 +245,13 @@ impl Served {
             access: plan.options.access,
             kernel_permissions: plan.options.default_permissions,
             only_ids: None,
-            quiet: vec![Tid(std::process::id())],
+            quiet: vec![Tid(prober)],
         };
         let server = Server::start(device, config, plan.recording)?;
         signals::listen(server.sender(), server.abandon())?;
         // Only a client that wants to wait needs it; a name that is taken is no reason to fail.
         let control = Control::listen(mounted.dev);
         let control = control.map_err(|problem| log::warn!("{problem}")).ok();
-        // The handshake went well; this asks whether the view answers.
-        std::fs::metadata(&mounted.point)
-            .map_err(|error| Problem::at("the mount does not answer on", &mounted.point, error))?;
         // From here on it goes when somebody says so.
         mounted.armed = false;
         Ok(Served {
@@ -287,13 +297,13 @@ impl Served {
     }
 
     fn detach(&self) {
-        if let Err(problem) = self.mounted.try_unmount(Detach::Lazily) {
+        if let Err(problem) = self.mounted.detach() {
             log::info!("{problem}");
         }
     }
 
     fn unmount_on_request(&self) {
-        match self.mounted.try_unmount(Detach::WhenIdle) {
+        match unmount_idle(&self.mounted.point, self.mounted.dev) {
             Ok(Outcome::Gone) => {}
             Ok(Outcome::Busy) => {
                 let who = holders::list(&holders::find(self.mounted.dev));

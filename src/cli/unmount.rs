@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::EXIT_FAILED;
 use crate::mount::mountinfo::MountEntry;
-use crate::mount::unmount::{Outcome, find_ours, unmount};
+use crate::mount::unmount::{Outcome, find_ours, unmount, unmount_idle};
 use crate::mount::{Detach, Problem, holders};
 use crate::server::control::Waiting;
 use crate::server::say;
@@ -45,12 +45,12 @@ fn try_run(args: &Args) -> Result<u8, Problem> {
         .map_err(|error| Problem::at("cannot go to", Path::new("/"), error))?;
     // Connected first: afterwards the server may end at any moment.
     let waiting = Waiting::connect(mount.dev, mount.owner().unwrap_or(0))?;
-    let how = if waiting.is_some() {
-        Detach::WhenIdle
+    let outcome = if waiting.is_some() {
+        unmount_idle(&mount.point, mount.dev)?
     } else {
-        Detach::Lazily
+        unmount(&mount.point, mount.dev, Detach::Lazily)?
     };
-    match unmount(&mount.point, mount.dev, how)? {
+    match outcome {
         Outcome::Gone => {}
         Outcome::Busy => return Err(busy(&mount)),
     }

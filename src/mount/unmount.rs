@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno as NixErrno;
 use nix::mount::{MntFlags, umount2};
@@ -65,7 +66,26 @@ pub fn is_mounted(point: &Path, dev: DevNo) -> bool {
     mountinfo::topmost_at(&entries, point).is_some_and(|entry| entry.is_ours() && entry.dev == dev)
 }
 
-/// Unmounts `dev` from `point`.
+/// How long a busy mount is tried again. Whoever reads the links in `/proc/PID/fd` (lsof, fuser, we
+/// ourselves) keeps what they lead to busy for microseconds; who really uses it does so for longer.
+const RETRY_FOR: Duration = Duration::from_millis(250);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Unmounts `dev` from `point` if nothing uses it, also after a moment.
+///
+/// # Errors
+/// Those of [`unmount`].
+pub fn unmount_idle(point: &Path, dev: DevNo) -> Result<Outcome, Problem> {
+    let deadline = Instant::now() + RETRY_FOR;
+    loop {
+        match unmount(point, dev, Detach::WhenIdle)? {
+            Outcome::Busy if Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+            outcome => return Ok(outcome),
+        }
+    }
+}
+
+/// Unmounts `dev` from `point`, in one attempt.
 ///
 /// # Errors
 /// One sentence; also when something else lies on top of our mount.

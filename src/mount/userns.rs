@@ -104,27 +104,65 @@ fn refused(errno: NixErrno) -> Problem {
 
 /// The system setting that forbids user namespaces, as advice how to change it.
 fn restriction() -> Option<String> {
-    let is =
-        |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    restriction_in(Path::new("/proc/sys"))
+}
+
+fn restriction_in(sysctls: &Path) -> Option<String> {
     let settings = [
         (
-            "/proc/sys/user/max_user_namespaces",
+            "user/max_user_namespaces",
             "0",
             "user.max_user_namespaces=15000",
         ),
         (
-            "/proc/sys/kernel/unprivileged_userns_clone",
+            "kernel/unprivileged_userns_clone",
             "0",
             "kernel.unprivileged_userns_clone=1",
         ),
         (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "kernel/apparmor_restrict_unprivileged_userns",
             "1",
             "kernel.apparmor_restrict_unprivileged_userns=0",
         ),
     ];
+    let is = |path: &str, value: &str| {
+        fs::read_to_string(sysctls.join(path)).is_ok_and(|text| text.trim() == value)
+    };
     let (_, _, setting) = settings.iter().find(|(path, value, _)| is(path, value))?;
     Some(format!(
         "permit them as root with: sysctl {setting}; or run iolens as root"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_that_forbids_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["user", "kernel"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let with = |path: &str, value: &str| {
+            let path = dir.path().join(path);
+            fs::write(&path, value).unwrap();
+            let advice = restriction_in(dir.path());
+            fs::remove_file(path).unwrap();
+            advice
+        };
+        assert_eq!(with("user/max_user_namespaces", "96365\n"), None);
+        for (path, value, word) in [
+            ("user/max_user_namespaces", "0\n", "sysctl user.max"),
+            ("kernel/unprivileged_userns_clone", "0\n", "_clone=1"),
+            (
+                "kernel/apparmor_restrict_unprivileged_userns",
+                "1\n",
+                "apparmor",
+            ),
+        ] {
+            let advice = with(path, value).unwrap();
+            assert!(advice.contains(word), "{advice}");
+        }
+    }
 }
