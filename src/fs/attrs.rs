@@ -154,7 +154,9 @@ impl Fs {
             Owners::AsTheyAre => stat,
             Owners::Mapped(own) if (stat.uid, stat.gid) == (own.uid, own.gid) => stat,
             Owners::Mapped(own) => {
-                let mine = stat.uid == own.uid || sys::access(fd, libc::W_OK).is_ok();
+                let mine = stat.uid == own.uid
+                    || sys::access(fd, libc::W_OK).is_ok()
+                    || self.may_remove(inode);
                 if mine {
                     Stat {
                         uid: own.uid,
@@ -178,6 +180,18 @@ impl Fs {
             ino,
             stat,
         }
+    }
+}
+
+impl Fs {
+    /// Whether the user may write to the directory that a file was found in, and so may ask SOURCE to
+    /// rename or remove it: the kernel would not even ask for a file whose owner it does not know.
+    fn may_remove(&self, inode: &Inode) -> bool {
+        let place = inode.names.latest().and_then(|link| link.place());
+        place.is_some_and(|(dir, _)| {
+            let fd = self.fd(&dir);
+            fd.is_ok_and(|fd| sys::access(fd.as_fd(), libc::W_OK | libc::X_OK).is_ok())
+        })
     }
 }
 
