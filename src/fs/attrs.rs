@@ -168,16 +168,10 @@ impl Fs {
                 }
             }
         };
-        // Over fuser 0.18 a lookup's node id is also the inode number; only the root differs.
-        let ino = if inode.node == NodeId::ROOT {
-            inode.ino()
-        } else {
-            Ino(inode.node.0)
-        };
         Attr {
             node: inode.node,
             generation: inode.generation,
-            ino,
+            ino: inode.ino(),
             stat,
         }
     }
