@@ -37,11 +37,14 @@ try rename-closed  'mv closed moved && mv moved closed'
 try replace-closed 'echo new > new && mv -f new closed'
 try remove-open    'rm -f open'
 try remove-mine    'rm -r mine dir'
+try execute-others './tool'
 try make-again     'mkdir kept && echo y > kept/y'
 "#;
 
 fn prepare(dir: &Path, gid: u32, mode: u32) {
     for (name, group, mode) in [
+        // Executable for its owner alone.
+        ("tool", 0, 0o744),
         ("open", 0, 0o666),
         ("closed", 0, 0o644),
         ("shared", 4242, 0o664),
@@ -78,7 +81,7 @@ fn same_bare_and_recorded(gid: u32, mode: u32) {
     let natively = bare.as_user(USER, STEPS);
     let steps = STEPS.replace('\'', r"'\''");
     let through = recorded.as_user(USER, &format!("\"$IOLENS\" run -- sh -c '{steps}'"));
-    assert_eq!(natively.stdout.lines().count(), 17, "{natively:?}");
+    assert_eq!(natively.stdout.lines().count(), 18, "{natively:?}");
     assert_eq!(through.stdout, natively.stdout, "{}", through.stderr);
     assert_eq!(left_behind(&recorded.source), left_behind(&bare.source));
 }
