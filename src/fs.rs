@@ -34,6 +34,7 @@ use handle::Handles;
 use inode::{Inode, Inodes, PathFd};
 use observe::Observer;
 
+use crate::caller::Thread;
 use crate::sys::{self, AsCaller, Switch, SysResult};
 use crate::trace::Recorder;
 use crate::types::{Fh, NodeId, Tid};
@@ -142,6 +143,17 @@ impl Fs {
     fn reopen(&self, inode: &Arc<Inode>, flags: i32) -> SysResult<OwnedFd> {
         let fd = self.fd(inode)?;
         sys::reopen(self.proc_fds.as_fd(), fd.as_fd(), flags)
+    }
+
+    /// A handle for an open file, which keeps the inode's descriptor.
+    fn opened(
+        &self,
+        inode: Arc<Inode>,
+        file: OwnedFd,
+        opener: (Call, Option<Thread>),
+    ) -> SysResult<Arc<handle::Handle>> {
+        let pinned = self.fd(&inode)?;
+        Ok(self.handles.add(inode, pinned, file, opener))
     }
 
     /// Lets this thread act as the caller for as long as the result lives.

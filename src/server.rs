@@ -9,6 +9,7 @@
 //! in a view that was given up.
 
 pub mod control;
+mod kernel;
 pub mod record;
 pub mod signals;
 pub mod view;

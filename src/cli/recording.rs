@@ -174,6 +174,10 @@ pub enum Table {
     None,
 }
 
+/// Said in the header until `--caller full` tells more than `pid`.
+const WITHOUT_SYSTEM_CALLS: &str =
+    "operations name their thread and process, not yet the system call and descriptor behind them";
+
 impl RecordArgs {
     /// Checks the options against each other.
     ///
@@ -214,13 +218,8 @@ impl RecordArgs {
             table: table == Table::Printed,
             cmd: None,
             invisible: Vec::new(),
-            limits: Vec::new(),
-            attribution: if self.caller == Attribution::Pid {
-                "pid"
-            } else {
-                "full"
-            }
-            .to_owned(),
+            limits: vec![WITHOUT_SYSTEM_CALLS.to_owned()],
+            attribution: "pid".to_owned(),
         };
         Ok(Meant {
             recording,

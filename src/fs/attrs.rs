@@ -154,7 +154,9 @@ impl Fs {
             Owners::AsTheyAre => stat,
             Owners::Mapped(own) if (stat.uid, stat.gid) == (own.uid, own.gid) => stat,
             Owners::Mapped(own) => {
-                let mine = stat.uid == own.uid || sys::access(fd, libc::W_OK).is_ok();
+                let mine = stat.uid == own.uid
+                    || sys::access(fd, libc::W_OK).is_ok()
+                    || self.may_remove(inode);
                 if mine {
                     Stat {
                         uid: own.uid,
@@ -166,18 +168,24 @@ impl Fs {
                 }
             }
         };
-        // Over fuser 0.18 a lookup's node id is also the inode number; only the root differs.
-        let ino = if inode.node == NodeId::ROOT {
-            inode.ino()
-        } else {
-            Ino(inode.node.0)
-        };
         Attr {
             node: inode.node,
             generation: inode.generation,
-            ino,
+            ino: inode.ino(),
             stat,
         }
+    }
+}
+
+impl Fs {
+    /// Whether the user may write to the directory that a file was found in, and so may ask SOURCE to
+    /// rename or remove it: the kernel would not even ask for a file whose owner it does not know.
+    fn may_remove(&self, inode: &Inode) -> bool {
+        let place = inode.names.latest().and_then(|link| link.place());
+        place.is_some_and(|(dir, _)| {
+            let fd = self.fd(&dir);
+            fd.is_ok_and(|fd| sys::access(fd.as_fd(), libc::W_OK | libc::X_OK).is_ok())
+        })
     }
 }
 

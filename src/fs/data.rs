@@ -9,7 +9,7 @@ use super::handle::Handle;
 use super::inode::{Inode, lock};
 use super::namespace::{NewEntry, mode_of};
 use super::observe::{Note, On};
-use super::{Call, Fs};
+use super::{Call, Fs, Permissions};
 use crate::error::Errno;
 use crate::event::{CacheDid, OpKind, Reason, open_flag_names, write_flag_names};
 use crate::sys::{self, Access, SyncKind, SysResult};
@@ -35,6 +35,9 @@ pub enum WriteFrom {
     Mapping,
 }
 
+/// `__FMODE_EXEC` of include/linux/fs.h: opened to be executed.
+const FMODE_EXEC: i32 = 0x20;
+
 /// Flags that are not for SOURCE's descriptor: the kernel has dealt with them, or they are applied to
 /// each write (O_DIRECT would ask for aligned buffers of ours).
 const NOT_BELOW: i32 = libc::O_CREAT
@@ -44,8 +47,7 @@ const NOT_BELOW: i32 = libc::O_CREAT
     | libc::O_DIRECT
     | libc::O_SYNC
     | libc::O_NOFOLLOW
-    // `__FMODE_EXEC`: opened to be executed.
-    | 0x20;
+    | FMODE_EXEC;
 
 impl Fs {
     /// open(2) of an existing file.
@@ -57,11 +59,10 @@ impl Fs {
         self.observer
             .op(OpKind::Open, call, On::Inode(&inode), |note| {
                 note.set(|op| op.flags = open_flag_names(flags));
+                self.may_execute(&inode, flags)?;
                 let file = self.open_file(call, &inode, flags & !NOT_BELOW)?;
                 note_size(note, &file);
-                let handle = self
-                    .handles
-                    .add(inode.clone(), file, (*call, note.thread()));
+                let handle = self.opened(inode.clone(), file, (*call, note.thread()))?;
                 note.set(|op| op.fh = Some(handle.fh));
                 Ok(handle.fh)
             })
@@ -90,6 +91,15 @@ impl Fs {
         }
     }
 
+    /// What is opened to be executed is opened for reading below: its execute bits are asked for here,
+    /// where the kernel has not done so.
+    fn may_execute(&self, inode: &Arc<Inode>, flags: i32) -> SysResult<()> {
+        if flags & FMODE_EXEC == 0 || self.options.permissions == Permissions::Kernel {
+            return Ok(());
+        }
+        sys::access(self.fd(inode)?.as_fd(), libc::X_OK)
+    }
+
     /// open(2) with `O_CREAT`: makes the file, or opens it where it exists already.
     ///
     /// # Errors
@@ -107,7 +117,7 @@ impl Fs {
             .op(OpKind::Create, call, On::Name(&dir, name), |note| {
                 note.set(|op| {
                     op.flags = open_flag_names(flags);
-                    op.mode = Some(new.mode);
+                    op.mode = Some(new.mode & 0o7777);
                 });
                 let (inode, attr, file) = match self.create_new(call, &dir, name, flags, new) {
                     Err(Errno::EEXIST) if flags & libc::O_EXCL == 0 => {
@@ -119,7 +129,7 @@ impl Fs {
                     other => other?,
                 };
                 note_size(note, &file);
-                let handle = self.handles.add(inode, file, (*call, note.thread()));
+                let handle = self.opened(inode, file, (*call, note.thread()))?;
                 note.set(|op| {
                     op.fh = Some(handle.fh);
                     op.ino = Some(attr.ino);
@@ -220,6 +230,12 @@ impl Fs {
                     op.flags = write_flag_names(flags);
                     op.mapped = from == WriteFrom::Mapping;
                 });
+                // A page goes where it belongs, however its file is open.
+                let flags = if from == WriteFrom::Mapping {
+                    flags & !libc::O_APPEND
+                } else {
+                    flags
+                };
                 let write = || put(&handle, offset, data, flags);
                 let (count, at) = match from {
                     WriteFrom::CallClearingSetId => self.as_unprivileged(call, write)?,

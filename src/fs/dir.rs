@@ -51,7 +51,7 @@ impl Fs {
             .op(OpKind::Opendir, call, On::Inode(&inode), |note| {
                 note.set(|op| op.flags = crate::event::open_flag_names(flags));
                 let dir = self.reopen(&inode, libc::O_RDONLY | libc::O_DIRECTORY)?;
-                let handle = self.handles.add(inode.clone(), dir, (*call, note.thread()));
+                let handle = self.opened(inode.clone(), dir, (*call, note.thread()))?;
                 note.set(|op| op.fh = Some(handle.fh));
                 Ok(handle.fh)
             })
@@ -100,9 +100,14 @@ impl Fs {
             // Unknown until this block is placed whole: a failure below makes the next one seek.
             *stands_at = u64::MAX;
             let mut end = true;
-            for entry in sys::read_dirents(handle.as_fd(), &mut buf)? {
+            let entries = match sys::read_dirents(handle.as_fd(), &mut buf) {
+                // What was placed counts as looked up: it must reach the kernel.
+                Err(_) if placed > 0 => return Ok(placed),
+                entries => entries?,
+            };
+            for entry in entries {
                 end = false;
-                if !self.place(handle, entry, listing, place)? {
+                if !self.place(handle, entry, listing, place) {
                     return Ok(placed);
                 }
                 next = entry.next;
@@ -122,7 +127,7 @@ impl Fs {
         entry: Dirent<'_>,
         listing: Listing,
         place: &mut impl FnMut(DirSlot<'_>) -> bool,
-    ) -> SysResult<bool> {
+    ) -> bool {
         let dots = entry.name == "." || entry.name == "..";
         let attr = match listing {
             // What cannot be looked up (removed meanwhile, not permitted) is listed by name alone.
@@ -148,7 +153,7 @@ impl Fs {
         if let (false, Some(attr)) = (room, attr) {
             self.inodes.forget(attr.node, 1);
         }
-        Ok(room)
+        room
     }
 
     /// closedir(3), the last one.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use dashmap::DashMap;
 
 use super::Call;
-use super::inode::Inode;
+use super::inode::{Inode, PathFd};
 use super::names::{Link, PathCache, Shown};
 use crate::caller::Thread;
 use crate::error::Errno;
@@ -29,6 +29,8 @@ pub struct Handle {
     pub cursor: Mutex<u64>,
     link: Option<Arc<Link>>,
     path: PathCache,
+    /// Keeps the inode's descriptor, and with it its number, for as long as the file is open.
+    _pinned: Arc<PathFd>,
     file: OwnedFd,
 }
 
@@ -58,6 +60,7 @@ impl Handles {
     pub fn add(
         &self,
         inode: Arc<Inode>,
+        pinned: Arc<PathFd>,
         file: OwnedFd,
         opener: (Call, Option<Thread>),
     ) -> Arc<Handle> {
@@ -69,6 +72,7 @@ impl Handles {
             cursor: Mutex::default(),
             link: inode.names.latest(),
             path: PathCache::default(),
+            _pinned: pinned,
             inode,
             file,
         });

@@ -31,6 +31,9 @@ use crate::types::{Ino, NodeId};
 /// either (PATH_MAX is 4096 bytes, two for each component).
 pub(super) const DEPTH_MAX: usize = 2048;
 
+/// Idle inodes looked at for each new one: where all are in use, looking at more finds nothing.
+const TURNS_MAX: usize = 64;
+
 /// What makes a file the same one after its descriptor was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
@@ -88,13 +91,18 @@ impl Inode {
     /// The inode number that applications see.
     #[must_use]
     pub fn ino(&self) -> Ino {
-        Ino(self.identity.ino)
+        // Over fuser 0.18 a lookup's node id is also the inode number; only the root differs.
+        if self.node == NodeId::ROOT {
+            Ino(self.identity.ino)
+        } else {
+            Ino(self.node.0)
+        }
     }
 
-    /// The device it lies on.
+    /// Whether it is the file of SOURCE with this device and inode number.
     #[must_use]
-    pub fn dev(&self) -> u64 {
-        self.identity.dev
+    pub fn is_number(&self, (dev, ino): (u64, u64)) -> bool {
+        self.identity.dev == dev && self.identity.ino == ino
     }
 
     /// Whether it is a regular file.
@@ -181,7 +189,7 @@ impl Inodes {
         });
         let identity = Identity::of(stat);
         let node = self.numbers.node(stat.dev, stat.ino);
-        let (inode, pinned) = match self.by_node.entry(node) {
+        let (inode, unneeded) = match self.by_node.entry(node) {
             Entry::Occupied(mut entry) if entry.get().identity != identity => {
                 // The old file is gone and its number was used again: the kernel still owes us the
                 // old lookups under the same number (fs/fuse/inode.c fuse_iget()).
@@ -192,22 +200,22 @@ impl Inodes {
                     ..new_inode(node, identity, stat, fd)
                 });
                 entry.insert(fresh.clone());
-                (fresh, true)
+                (fresh, None)
             }
             Entry::Occupied(entry) => {
                 let inode = entry.get().clone();
                 inode.lookups.fetch_add(1, Ordering::Relaxed);
                 inode.used.store(true, Ordering::Relaxed);
-                let pinned = pin(&inode, fd);
-                (inode, pinned)
+                let unneeded = pin(&inode, fd);
+                (inode, unneeded)
             }
             Entry::Vacant(entry) => {
                 let fresh = Arc::new(new_inode(node, identity, stat, fd));
                 entry.insert(fresh.clone());
-                (fresh, true)
+                (fresh, None)
             }
         };
-        if pinned {
+        if unneeded.is_none() {
             self.track(&inode);
         }
         inode
@@ -249,15 +257,19 @@ impl Inodes {
         if depth > DEPTH_MAX {
             return Err(Errno::ESTALE);
         }
+        // What one name answers does not matter where another leads to the file.
+        let mut failed = Errno::ESTALE;
         for link in inode.names.alive() {
             let Some((parent, name)) = link.place() else {
                 continue;
             };
-            if let Some(fd) = self.walk(inode, &parent, &name, depth)? {
-                return Ok(fd);
+            match self.walk(inode, &parent, &name, depth) {
+                Ok(Some(fd)) => return Ok(fd),
+                Ok(None) | Err(Errno::ESTALE) => {}
+                Err(error) => failed = error,
             }
         }
-        Err(Errno::ESTALE)
+        Err(failed)
     }
 
     /// Opens `name` in `parent` and pins it if it is `inode`.
@@ -282,7 +294,7 @@ impl Inodes {
             fd,
             open: self.open.clone(),
         });
-        if pin(inode, fd.clone()) {
+        if pin(inode, fd.clone()).is_none() {
             self.track(inode);
         }
         Ok(Some(fd))
@@ -292,8 +304,12 @@ impl Inodes {
     fn track(&self, inode: &Arc<Inode>) {
         let mut clock = lock(&self.clock);
         clock.push_back(Arc::downgrade(inode));
+        // Inodes that the kernel has forgotten leave their places behind.
+        if clock.len() > TURNS_MAX && clock.len() / 2 > self.open.load(Ordering::Relaxed) {
+            clock.retain(|weak| weak.strong_count() > 0);
+        }
         let mut freed = Vec::new();
-        let mut turns = clock.len();
+        let mut turns = (2 * clock.len()).min(TURNS_MAX);
         while turns > 0 && self.open.load(Ordering::Relaxed) - freed.len() > self.budget {
             turns -= 1;
             let Some(weak) = clock.pop_front() else { break };
@@ -339,14 +355,15 @@ fn new_inode(node: NodeId, identity: Identity, stat: &Stat, fd: Arc<PathFd>) -> 
     }
 }
 
-/// Gives `inode` this descriptor unless it has one; says whether it did.
-fn pin(inode: &Inode, fd: Arc<PathFd>) -> bool {
+/// Gives `inode` this descriptor unless it has one; what it did not need comes back, to be closed by
+/// the caller when it holds no lock.
+fn pin(inode: &Inode, fd: Arc<PathFd>) -> Option<Arc<PathFd>> {
     let mut slot = lock(&inode.fd);
-    let free = slot.is_none();
-    if free {
-        *slot = Some(fd);
+    if slot.is_some() {
+        return Some(fd);
     }
-    free
+    *slot = Some(fd);
+    None
 }
 
 /// A poisoned lock is taken all the same: what it guards is whole between any two statements.

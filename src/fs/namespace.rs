@@ -74,7 +74,7 @@ impl Fs {
         new: NewEntry,
     ) -> SysResult<Attr> {
         self.make(OpKind::Mkdir, call, parent, name, |dir, note| {
-            note.set(|op| op.mode = Some(new.mode));
+            note.set(|op| op.mode = Some(new.mode & 0o7777));
             sys::make_dir(dir, name, mode_of(dir, new))
         })
     }

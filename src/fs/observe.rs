@@ -13,7 +13,7 @@ use crate::caller::{Callers, Look, Thread};
 use crate::event::{ByteText, Caller, Event, Op, OpKind};
 use crate::sys::SysResult;
 use crate::trace::Recorder;
-use crate::types::{Ino, NodeId, Tid};
+use crate::types::Tid;
 
 /// What an operation is about.
 #[derive(Clone, Copy, Debug)]
@@ -216,10 +216,4 @@ fn set_caller(op: &mut Op, call: &Call, thread: Option<&Thread>) {
     op.gid = Some(call.gid);
     op.pid = thread.map(|thread| thread.pid);
     op.comm = thread.map(|thread| thread.comm.clone());
-}
-
-impl Inode {
-    fn is_number(&self, (dev, ino): (u64, u64)) -> bool {
-        self.ino() == Ino(ino) && self.dev() == dev && self.node != NodeId::ROOT
-    }
 }

@@ -168,3 +168,81 @@ impl Workers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{Options, Owners, Permissions};
+    use std::ffi::OsStr;
+    use std::sync::mpsc::{channel, sync_channel};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn dispatcher(inline_max: usize) -> Dispatcher {
+        let options = Options {
+            permissions: Permissions::Source,
+            owners: Owners::AsTheyAre,
+            descriptors: 16,
+            hidden: None,
+            quiet: Vec::new(),
+        };
+        let root = crate::sys::open_path(OsStr::new("/")).unwrap();
+        Dispatcher::new(Arc::new(Fs::new(root, None, options).unwrap()), inline_max)
+    }
+
+    #[test]
+    fn requests_that_wait_do_not_keep_others_from_being_heard() {
+        let dispatcher = Arc::new(dispatcher(2));
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        // Two receiving threads get stuck, and so do twenty requests more that a third receives.
+        let receivers: Vec<_> = (0..2)
+            .map(|_| {
+                let (dispatcher, gate) = (dispatcher.clone(), gate.clone());
+                std::thread::spawn(move || dispatcher.run(move |_| pass(&gate)))
+            })
+            .collect();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while dispatcher.inline.load(Ordering::Acquire) < 2 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the first two did not start"
+            );
+            std::thread::yield_now();
+        }
+        for _ in 0..20 {
+            let gate = gate.clone();
+            dispatcher.run(move |_| pass(&gate));
+        }
+        let (told, heard) = channel();
+        dispatcher.run_with(b"data", move |_, data| told.send(data.to_vec()).unwrap());
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), b"data");
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        for receiver in receivers {
+            receiver.join().unwrap();
+        }
+    }
+
+    fn pass(gate: &(Mutex<bool>, Condvar)) {
+        let mut open = gate.0.lock().unwrap();
+        while !*open {
+            open = gate.1.wait(open).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_the_request_and_nothing_else() {
+        let dispatcher = dispatcher(1);
+        let (answer, answered) = sync_channel::<()>(1);
+        dispatcher.run(move |_| {
+            let _unanswered = answer;
+            panic!("a bug, on purpose");
+        });
+        // What would have answered was dropped, which fuser turns into EIO.
+        assert!(answered.recv_timeout(PATIENCE).is_err());
+        let (told, heard) = channel();
+        dispatcher.run(move |_| told.send(()).unwrap());
+        heard.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(dispatcher.inline.load(Ordering::Acquire), 0);
+    }
+}

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::kernel;
 use super::view::ViewConfig;
 use crate::analysis::summary::Summary as Account;
 use crate::error::Errno;
@@ -118,6 +119,7 @@ fn layout() -> Layout {
 }
 
 pub(super) fn start(recording: Recording, view: &ViewConfig) -> Result<Started, Problem> {
+    kernel::check(&kernel::release())?;
     let (file, path) = open(&recording.target, recording.form)?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
     let id = metadata.map(|metadata| (metadata.dev(), metadata.ino()));
@@ -199,16 +201,17 @@ fn duplicate(stream: &impl AsFd) -> Result<File, Problem> {
 }
 
 fn header(recording: &Recording, view: &ViewConfig) -> Header {
-    let release = nix::sys::utsname::uname();
+    let release = kernel::release();
+    let mut invisible = kernel::invisible(view.kernel_permissions);
+    invisible.extend(recording.invisible.iter().cloned());
+    let mut limits = kernel::limits(&release);
+    limits.extend(recording.limits.iter().cloned());
     Header {
         schema: SCHEMA_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         source: view.source_path.to_string_lossy().into_owned(),
         mountpoint: view.mountpoint.to_string_lossy().into_owned(),
-        kernel: release.map_or_else(
-            |_| "unknown".to_owned(),
-            |name| name.release().to_string_lossy().into_owned(),
-        ),
+        kernel: release,
         transport: "dev".to_owned(),
         kernel_cache: "off".to_owned(),
         policy: "off".to_owned(),
@@ -216,8 +219,8 @@ fn header(recording: &Recording, view: &ViewConfig) -> Header {
         block_size: 4096,
         cmd: recording.cmd.clone(),
         attribution: recording.attribution.clone(),
-        invisible: recording.invisible.clone(),
-        limits: recording.limits.clone(),
+        invisible,
+        limits,
         ..Header::default()
     }
 }

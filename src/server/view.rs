@@ -61,7 +61,8 @@ impl View {
         recorder: Arc<Recorder>,
         hidden: Option<(u64, u64)>,
     ) -> Result<View, Problem> {
-        let permissions = if config.kernel_permissions {
+        // A plain user's server cannot act as anybody else, whoever the kernel lets through.
+        let permissions = if config.kernel_permissions && nix::unistd::geteuid().is_root() {
             // Its memberships are not the callers'. Only root can serve everybody.
             if let Err(errno) = sys::leave_groups() {
                 log::info!("the server keeps its supplementary groups: {errno}");

@@ -49,12 +49,29 @@ impl Switch {
     pub fn without_fsetid<T>(gid: u32, work: impl FnOnce() -> T) -> SysResult<T> {
         let before = Capabilities::get()?;
         before.without(CAP_FSETID).set()?;
-        let own = server_ids();
+        // Also when `work` panics: the thread goes on to serve others.
+        let _back = Restore {
+            capabilities: before,
+            gid: server_ids().gid,
+        };
         set_fs_gid(gid);
-        let result = work();
-        set_fs_gid(own.gid);
-        before.set()?;
-        Ok(result)
+        Ok(work())
+    }
+}
+
+/// Puts this thread's capabilities and filesystem group back when dropped.
+struct Restore {
+    capabilities: Capabilities,
+    gid: u32,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        set_fs_gid(self.gid);
+        if let Err(errno) = self.capabilities.set() {
+            // They were this thread's a moment ago, so this cannot fail.
+            log::error!("a request thread could not take its capabilities back: {errno}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Limits of this process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Raises the soft limit of open descriptors to the hard one and returns what then holds.
 #[must_use]
@@ -17,6 +18,11 @@ pub fn raise_descriptor_limit() -> u64 {
 /// Lifts the server's own file-size limit: the kernel applies the caller's (`RLIMIT_FSIZE`), and the
 /// server must not die of SIGXFSZ.
 pub fn lift_file_size_limit() {
+    // An append of a caller without a limit may pass ours: EFBIG for that request, not our end.
+    // SAFETY: ignoring a signal installs no handler.
+    if let Err(errno) = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) } {
+        log::warn!("SIGXFSZ cannot be ignored: {errno}");
+    }
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_FSIZE) {
         // Where the hard limit is finite it stays: the application has the same one.
         let _ = setrlimit(Resource::RLIMIT_FSIZE, hard, hard);
