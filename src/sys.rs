@@ -18,9 +18,9 @@ pub use io::{
     SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, read_at, seek_extent, write_at,
 };
 pub use path::{
-    Access, Stat, TimeSet, access, chmod, chown, link_fd, make_dir, make_node, make_symlink,
-    open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size, set_times, stat,
-    statfs, unlink,
+    Access, Stat, TimeSet, access, chmod, chown, is_overlay, link_fd, make_dir, make_node,
+    make_symlink, open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size,
+    set_times, stat, statfs, unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit};
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};

@@ -224,3 +224,36 @@ fn links_in_source_are_never_followed() {
     assert!(fs.open(&call(), link.node, libc::O_RDONLY).is_err());
     assert!(fs.opendir(&call(), link.node, 0).is_err());
 }
+
+#[test]
+fn a_tree_deeper_than_a_stack_is_found_again() {
+    const DEPTH: usize = 1500;
+    let dir = tempfile::tempdir().unwrap();
+    let fs = view(dir.path(), 1);
+    let new = NewEntry {
+        mode: 0o755,
+        umask: 0,
+    };
+    let mut at = NodeId::ROOT;
+    let mut nodes = Vec::new();
+    for _ in 0..DEPTH {
+        at = fs.mkdir(&call(), at, name("d"), new).unwrap().node;
+        nodes.push(at);
+    }
+    for other in 0..50 {
+        let other = format!("f{other}");
+        fs::write(dir.path().join(&other), "").unwrap();
+        fs.lookup(&call(), NodeId::ROOT, name(&other)).unwrap();
+    }
+    // Nobody would guess it from the depth, but this is a small stack.
+    let found = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(128 * 1024);
+        let ask = || fs.getattr(&call(), at).map(|attr| attr.node);
+        thread.spawn_scoped(scope, ask).unwrap().join().unwrap()
+    });
+    assert_eq!(found, Ok(at));
+    // The kernel forgets a directory before its parent; a table dropped whole would not.
+    for node in nodes.into_iter().rev() {
+        fs.forget(node, 1);
+    }
+}

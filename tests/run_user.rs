@@ -105,3 +105,17 @@ fn in_an_open_directory_of_root_a_user_may_do_the_same() {
 fn in_a_directory_that_others_may_only_read_a_user_may_do_the_same() {
     same_bare_and_recorded(0, 0o755);
 }
+
+#[test]
+fn the_first_thing_a_program_does_may_be_to_make_a_file_in_source() {
+    let scratch = Scratch::new();
+    chown(&scratch.source, Some(1234), Some(1234)).unwrap();
+    for run in ["\"$IOLENS\" run --", "\"$IOLENS\" run -C \"$PWD\" --"] {
+        let outcome = scratch.as_user(USER, &format!("{run} /bin/mkdir made && rmdir made"));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    }
+    let outside =
+        "s=$PWD; cd /; \"$IOLENS\" run -C \"$s\" -- /bin/mkdir \"$s/made\" && rmdir \"$s/made\"";
+    let outcome = scratch.as_user(USER, outside);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+}

@@ -139,3 +139,29 @@ fn filesystems_mounted_below_source_are_seen_with_numbers_of_their_own() {
     assert_ne!(lines[2], lines[3], "one inode number for two files");
     assert_eq!(lines[4..], ["one", "1"], "{outcome:?}");
 }
+
+#[test]
+fn on_an_overlay_what_is_open_survives_the_copying_up_of_its_file() {
+    let scratch = Scratch::new();
+    let script = r#"
+        set -e
+        mkdir low up work m
+        mkdir low/dir
+        echo low > low/f
+        mount -t tmpfs none up
+        mkdir up/u up/w
+        mount -t overlay overlay -o lowerdir=low,upperdir=up/u,workdir=up/w m
+        cd m
+        "$IOLENS" run -- bash -c 'exec 3<f; chmod 600 f; cat <&3; cd dir; echo n > new; stat -c %F .; ls'
+        cd ..
+        umount m up
+    "#;
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", script])
+        .current_dir(&scratch.source)
+        .env("IOLENS", IOLENS)
+        .env("XDG_STATE_HOME", scratch.path("state"));
+    let outcome = Running::start(&mut command).finish();
+    assert_eq!(outcome.stdout, "low\ndirectory\nnew\n", "{outcome:?}");
+}

@@ -12,6 +12,8 @@
 //! clock algorithm) and are found again by their name, with device, inode number and birth time
 //! compared. What is no longer to be found that way is `ESTALE`, on which the kernel looks up afresh.
 
+mod reopen;
+
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,16 +42,6 @@ struct Identity {
     dev: u64,
     ino: u64,
     btime: Option<(i64, u32)>,
-}
-
-impl Identity {
-    fn of(stat: &Stat) -> Identity {
-        Identity {
-            dev: stat.dev,
-            ino: stat.ino,
-            btime: stat.btime,
-        }
-    }
 }
 
 /// An open `O_PATH` descriptor that is counted while it lives.
@@ -99,10 +91,29 @@ impl Inode {
         }
     }
 
+    /// Whether both are the same file, also where one entry was forgotten and made anew.
+    #[must_use]
+    pub fn is_same(&self, other: &Inode) -> bool {
+        self.node == other.node && self.identity == other.identity
+    }
+
     /// Whether it is the file of SOURCE with this device and inode number.
     #[must_use]
     pub fn is_number(&self, (dev, ino): (u64, u64)) -> bool {
         self.identity.dev == dev && self.identity.ino == ino
+    }
+
+    /// The descriptor, where it has not been given up.
+    fn pinned(&self) -> Option<Arc<PathFd>> {
+        self.used.store(true, Ordering::Relaxed);
+        lock(&self.fd).clone()
+    }
+
+    /// Whether a file with the same number is this one. While this one is held open, its number cannot
+    /// have been used again.
+    fn is_still(&self, other: Identity) -> bool {
+        let same_number = (self.identity.dev, self.identity.ino) == (other.dev, other.ino);
+        same_number && (self.identity.btime == other.btime || lock(&self.fd).is_some())
     }
 
     /// Whether it is a regular file.
@@ -125,6 +136,8 @@ pub struct Inodes {
     numbers: Numbers,
     open: Arc<AtomicUsize>,
     budget: usize,
+    /// Birth times stay as they are: not on overlayfs, where copying a file up gives it a new one.
+    births_last: bool,
     clock: Mutex<VecDeque<Weak<Inode>>>,
 }
 
@@ -135,12 +148,17 @@ impl Inodes {
     /// Those of statx(2).
     pub fn new(root: OwnedFd, budget: usize) -> SysResult<Inodes> {
         let stat = sys::stat(root.as_fd())?;
+        let births_last = !sys::is_overlay(root.as_fd());
         let open = Arc::new(AtomicUsize::new(1));
         let root = Arc::new(Inode {
             node: NodeId::ROOT,
             generation: 0,
             names: Names::default(),
-            identity: Identity::of(&stat),
+            identity: Identity {
+                dev: stat.dev,
+                ino: stat.ino,
+                btime: None,
+            },
             file_type: libc::S_IFDIR,
             fd: Mutex::new(Some(Arc::new(PathFd {
                 fd: root,
@@ -157,6 +175,7 @@ impl Inodes {
             numbers,
             open,
             budget,
+            births_last,
             clock: Mutex::default(),
         })
     }
@@ -177,7 +196,7 @@ impl Inodes {
     pub fn find(&self, stat: &Stat) -> Option<Arc<Inode>> {
         let node = self.numbers.node(stat.dev, stat.ino);
         let found = self.by_node.get(&node)?.clone();
-        (found.identity == Identity::of(stat)).then_some(found)
+        found.is_still(self.identity(stat)).then_some(found)
     }
 
     /// Counts one lookup of the file behind `fd`, making its entry where it is new.
@@ -187,10 +206,10 @@ impl Inodes {
             fd,
             open: self.open.clone(),
         });
-        let identity = Identity::of(stat);
+        let identity = self.identity(stat);
         let node = self.numbers.node(stat.dev, stat.ino);
         let (inode, unneeded) = match self.by_node.entry(node) {
-            Entry::Occupied(mut entry) if entry.get().identity != identity => {
+            Entry::Occupied(mut entry) if !entry.get().is_still(identity) => {
                 // The old file is gone and its number was used again: the kernel still owes us the
                 // old lookups under the same number (fs/fuse/inode.c fuse_iget()).
                 let old = entry.get().clone();
@@ -241,63 +260,13 @@ impl Inodes {
         self.by_node.len()
     }
 
-    /// The `O_PATH` descriptor of an inode, opened again where it had been given up.
-    ///
-    /// # Errors
-    /// `ESTALE` where no name leads to it any more; those of openat(2).
-    pub fn fd(&self, inode: &Arc<Inode>) -> SysResult<Arc<PathFd>> {
-        self.fd_at(inode, 0)
-    }
-
-    fn fd_at(&self, inode: &Arc<Inode>, depth: usize) -> SysResult<Arc<PathFd>> {
-        inode.used.store(true, Ordering::Relaxed);
-        if let Some(fd) = lock(&inode.fd).as_ref() {
-            return Ok(fd.clone());
+    fn identity(&self, stat: &Stat) -> Identity {
+        let btime = stat.btime.filter(|_| self.births_last);
+        Identity {
+            dev: stat.dev,
+            ino: stat.ino,
+            btime,
         }
-        if depth > DEPTH_MAX {
-            return Err(Errno::ESTALE);
-        }
-        // What one name answers does not matter where another leads to the file.
-        let mut failed = Errno::ESTALE;
-        for link in inode.names.alive() {
-            let Some((parent, name)) = link.place() else {
-                continue;
-            };
-            match self.walk(inode, &parent, &name, depth) {
-                Ok(Some(fd)) => return Ok(fd),
-                Ok(None) | Err(Errno::ESTALE) => {}
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
-    }
-
-    /// Opens `name` in `parent` and pins it if it is `inode`.
-    fn walk(
-        &self,
-        inode: &Arc<Inode>,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        depth: usize,
-    ) -> SysResult<Option<Arc<PathFd>>> {
-        let dir = self.fd_at(parent, depth + 1)?;
-        let fd = match sys::open_below(dir.as_fd(), name, libc::O_PATH, sys::Access::Existing) {
-            Ok(fd) => fd,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if Identity::of(&sys::stat(fd.as_fd())?) != inode.identity {
-            return Ok(None);
-        }
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let fd = Arc::new(PathFd {
-            fd,
-            open: self.open.clone(),
-        });
-        if pin(inode, fd.clone()).is_none() {
-            self.track(inode);
-        }
-        Ok(Some(fd))
     }
 
     /// Puts a newly pinned inode on the clock and, past the budget, lets idle ones go.

@@ -42,7 +42,7 @@ impl Link {
 
     fn is(&self, parent: &Arc<Inode>, name: &OsStr) -> bool {
         let place = lock(&self.place);
-        !place.gone && Arc::ptr_eq(&place.parent, parent) && &*place.name == name
+        !place.gone && place.parent.is_same(parent) && &*place.name == name
     }
 }
 

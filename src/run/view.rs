@@ -137,6 +137,10 @@ impl Mounted {
 
     /// Goes to the working directory anew, so that it is in the view.
     pub(super) fn enter(&self) -> Result<(), Problem> {
+        // Until somebody asks for its attributes the kernel believes that root owns the view's root: an
+        // owner without a number in a plain user's namespace, for whom it refuses every change.
+        std::fs::metadata(&self.point)
+            .map_err(|error| Problem::at("the view does not answer on", &self.point, error))?;
         let Some(path) = &self.inside else {
             return Ok(());
         };

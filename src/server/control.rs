@@ -40,6 +40,9 @@ pub struct Control {
     state: Arc<Mutex<State>>,
 }
 
+/// Pause after a client that could not be welcomed.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 impl Control {
     /// Takes the name and waits for clients.
     ///
@@ -55,9 +58,11 @@ impl Control {
         let state = Arc::new(Mutex::new(State::Serving(Vec::new())));
         let clients = Arc::clone(&state);
         spawn("iolens-control", move || {
-            for stream in listener.incoming().flatten() {
-                if let Err(error) = welcome(stream, &clients) {
+            for stream in listener.incoming() {
+                if let Err(error) = stream.and_then(|stream| welcome(stream, &clients)) {
                     log::debug!("a client of the control socket left: {error}");
+                    // Where descriptors have run out, asking again at once would only burn the CPU.
+                    std::thread::sleep(ACCEPT_PAUSE);
                 }
             }
         })?;

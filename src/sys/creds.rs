@@ -2,6 +2,7 @@
 //! every thread of the process.
 
 use super::{SysResult, check_len};
+use crate::error::Errno;
 
 /// The ids to act with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ impl Switch {
         let before = Capabilities::get()?;
         set_fs_ids(caller);
         let switch = Switch { back: Some(own) };
+        // The calls do not say whether they worked; asking for an impossible id tells the present one.
+        if fs_uid() != caller.uid {
+            return Err(Errno::EPERM);
+        }
         // A change of fsuid from 0 clears the filesystem capabilities of the effective set
         // (man 7 capabilities, "Effect of user ID changes").
         before.set()?;
@@ -104,6 +109,12 @@ fn set_fs_ids(ids: AsCaller) {
     set_fs_gid(ids.gid);
     // SAFETY: a plain number; changes this thread only and cannot fail harmfully.
     unsafe { libc::syscall(libc::SYS_setfsuid, ids.uid) };
+}
+
+fn fs_uid() -> u32 {
+    // SAFETY: a plain number; -1 is no uid, so nothing changes.
+    let uid = unsafe { libc::syscall(libc::SYS_setfsuid, u32::MAX) };
+    u32::try_from(uid).unwrap_or(u32::MAX)
 }
 
 fn set_fs_gid(gid: u32) {

@@ -166,6 +166,14 @@ fn from_statx(x: &libc::statx) -> Stat {
     }
 }
 
+/// Whether a file lies on an overlay filesystem, whose files change their birth time (and lower
+/// inode) when they are first written to.
+#[must_use]
+pub fn is_overlay(fd: BorrowedFd<'_>) -> bool {
+    let kind = nix::sys::statfs::fstatfs(fd).map(|statfs| statfs.filesystem_type());
+    kind == Ok(nix::sys::statfs::OVERLAYFS_SUPER_MAGIC)
+}
+
 /// Free space and limits of the filesystem behind a descriptor.
 ///
 /// # Errors
