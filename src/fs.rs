@@ -22,6 +22,7 @@ mod numbers;
 mod observe;
 mod xattr;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -71,6 +72,15 @@ pub enum Owners {
     Mapped(AsCaller),
 }
 
+/// A file that leaves no trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// Device and inode number.
+    pub number: (u64, u64),
+    /// The name it has in its directory.
+    pub name: OsString,
+}
+
 /// What a view is like.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -80,8 +90,8 @@ pub struct Options {
     pub owners: Owners,
     /// Descriptors that idle inodes may keep.
     pub descriptors: usize,
-    /// A file of SOURCE whose operations are not recorded (the trace itself): device and inode number.
-    pub hidden: Option<(u64, u64)>,
+    /// A file whose operations are not recorded: the trace itself, which may lie in SOURCE.
+    pub hidden: Option<Hidden>,
     /// Threads whose operations are not recorded (iolens itself).
     pub quiet: Vec<Tid>,
 }
@@ -108,7 +118,7 @@ impl Fs {
         Ok(Fs {
             inodes: Inodes::new(source, options.descriptors)?,
             handles: Handles::default(),
-            observer: Observer::new(recorder, options.hidden, options.quiet.clone()),
+            observer: Observer::new(recorder, options.hidden.clone(), options.quiet.clone()),
             proc_fds: sys::open_proc_fds()?,
             options,
         })

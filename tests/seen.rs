@@ -165,3 +165,20 @@ fn on_an_overlay_what_is_open_survives_the_copying_up_of_its_file() {
     let outcome = Running::start(&mut command).finish();
     assert_eq!(outcome.stdout, "low\ndirectory\nnew\n", "{outcome:?}");
 }
+
+#[test]
+fn a_trace_in_source_does_not_record_itself() {
+    let scratch = Scratch::new();
+    let script = "cat t.jsonl; tail -n 1 t.jsonl; stat t.jsonl; cat a";
+    let outcome = scratch.run(&["run", "-t", "t.jsonl", "--", "sh", "-c", script]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let reader = Reader::open(&scratch.source.join("t.jsonl")).unwrap();
+    let paths: Vec<_> = reader
+        .filter_map(|item| match item.unwrap() {
+            Item::Event(_, Event::Op(op)) => op.path.as_deref().map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    assert!(paths.iter().any(|path| path == "a"), "{paths:?}");
+    assert!(paths.iter().all(|path| path != "t.jsonl"), "{paths:?}");
+}

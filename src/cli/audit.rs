@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::input;
 use crate::analysis::audit::{Audit, LawReport, Report, Verdict};
+use crate::error::Errno;
 use crate::trace::reader::{Item, TraceError};
 
 /// Exit status of a broken law.
@@ -54,7 +55,7 @@ fn run_to(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let report = audit.finish(damaged);
     match print(&report, &input.name, out) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return super::log::fail(err, &format!("cannot write: {error}"));
+            return super::log::fail(err, &format!("cannot write: {}", Errno::from(error)));
         }
         _ => {}
     }

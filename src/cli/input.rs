@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::error::Errno;
 use crate::trace::reader::Reader;
 use crate::trace::store::Store;
 
@@ -34,8 +35,17 @@ pub fn open(trace: Option<&Path>) -> Result<Input, String> {
             .map_err(|error| error.to_string())?,
     };
     let name = format!("{}", path.display()).escape_debug().to_string();
-    let file =
-        File::open(&path).map_err(|error| format!("cannot open the trace {name}: {error}"))?;
+    let file = File::open(&path).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "; `iolens log` without a name takes the newest",
+            io::ErrorKind::PermissionDenied => "; traces are their owner's alone",
+            _ => "",
+        };
+        format!(
+            "cannot open the trace {name}: {}{advice}",
+            Errno::from(error)
+        )
+    })?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(format!("{name} is a directory, not a trace"));
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use self::filter::Filter;
 use super::input::{self, Input};
 use super::units::parse_duration;
+use crate::error::Errno;
 use crate::render::text::Text;
 use crate::trace::reader::{Ending, Item, TraceError};
 
@@ -115,7 +116,7 @@ fn run_to(args: &Args, text: Text, mut out: impl Write, err: &mut dyn Write) -> 
         Ok(status) => status,
         // `iolens log | head`: the reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(error) => fail(err, &format!("cannot write: {error}")),
+        Err(error) => fail(err, &format!("cannot write: {}", Errno::from(error))),
     }
 }
 

@@ -29,6 +29,14 @@ impl Fs {
     /// `ENOENT`, `EACCES`, `ENOTDIR`, `ENAMETOOLONG` as SOURCE says.
     pub fn lookup(&self, call: &Call, parent: NodeId, name: &OsStr) -> SysResult<Attr> {
         let dir = self.inode(parent)?;
+        if self.observer.may_be_hidden(name)
+            && let Ok((inode, attr)) = self.find(&dir, name)
+        {
+            if self.observer.hides(&inode) {
+                return Ok(attr);
+            }
+            self.inodes.forget(attr.node, 1);
+        }
         self.observer
             .op(OpKind::Lookup, call, On::Name(&dir, name), |note| {
                 let (inode, attr) = self.find(&dir, name)?;

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, OnceLock};
 
-use super::Call;
 use super::handle::Handle;
 use super::inode::Inode;
 use super::names::{path_below, path_of};
+use super::{Call, Hidden};
 use crate::caller::{Callers, Look, Thread};
 use crate::event::{ByteText, Caller, Event, Op, OpKind};
 use crate::sys::SysResult;
@@ -30,7 +30,7 @@ pub enum On<'a> {
 pub struct Observer {
     recorder: Option<Arc<Recorder>>,
     callers: OnceLock<Callers>,
-    hidden: Option<(u64, u64)>,
+    hidden: Option<Hidden>,
     quiet: Vec<Tid>,
 }
 
@@ -77,7 +77,7 @@ impl Observer {
     #[must_use]
     pub fn new(
         recorder: Option<Arc<Recorder>>,
-        hidden: Option<(u64, u64)>,
+        hidden: Option<Hidden>,
         quiet: Vec<Tid>,
     ) -> Observer {
         Observer {
@@ -154,17 +154,30 @@ impl Observer {
         }
     }
 
+    /// Whether a name may be that of the hidden file, so that it is worth to look.
+    pub fn may_be_hidden(&self, name: &OsStr) -> bool {
+        self.hidden
+            .as_ref()
+            .is_some_and(|hidden| hidden.name == name)
+    }
+
+    /// Whether it is the hidden file.
+    pub fn hides(&self, inode: &Inode) -> bool {
+        let hidden = self.hidden.as_ref();
+        hidden.is_some_and(|hidden| inode.is_number(hidden.number))
+    }
+
     /// Operations on the trace itself are not recorded, or watching it would make it grow.
     fn is_hidden(&self, call: &Call, on: On<'_>) -> bool {
         if self.quiet.contains(&call.tid) {
             return true;
         }
-        let Some(hidden) = self.hidden else {
+        let Some(hidden) = &self.hidden else {
             return false;
         };
         match on {
-            On::Inode(inode) => inode.is_number(hidden),
-            On::Handle(handle) => handle.inode.is_number(hidden),
+            On::Inode(inode) => inode.is_number(hidden.number),
+            On::Handle(handle) => handle.inode.is_number(hidden.number),
             On::Name(..) => false,
         }
     }

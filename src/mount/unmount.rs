@@ -45,6 +45,13 @@ pub fn find_ours(typed: &Path) -> Result<MountEntry, Problem> {
             None => {}
         }
     }
+    if fs::symlink_metadata(typed).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    {
+        let errno = Errno::ENOENT;
+        return Err(Problem::new(format!(
+            "{shown}: {errno}; name the mountpoint"
+        )));
+    }
     Err(Problem::new(format!(
         "{shown} is not a mountpoint (EINVAL): the mounts of iolens are listed by `findmnt -t {}`",
         mountinfo::FS_TYPE

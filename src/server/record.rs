@@ -14,6 +14,7 @@ use super::view::ViewConfig;
 use crate::analysis::summary::Summary as Account;
 use crate::error::Errno;
 use crate::event::{Event, Header, SCHEMA_VERSION};
+use crate::fs::Hidden;
 use crate::mount::Problem;
 use crate::render::table::{self, Layout, Style};
 use crate::render::text::Text;
@@ -68,8 +69,8 @@ pub struct Recording {
 pub(super) struct Started {
     pub(super) recorder: Arc<Recorder>,
     pub(super) path: Option<PathBuf>,
-    /// Device and inode number of the trace, where it is a file.
-    pub(super) id: Option<(u64, u64)>,
+    /// The trace, where it is a file.
+    pub(super) id: Option<Hidden>,
     pub(super) tally: Tally,
 }
 
@@ -122,7 +123,14 @@ pub(super) fn start(recording: Recording, view: &ViewConfig) -> Result<Started, 
     kernel::check(&kernel::release())?;
     let (file, path) = open(&recording.target, recording.form)?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
-    let id = metadata.map(|metadata| (metadata.dev(), metadata.ino()));
+    let id = metadata.map(|metadata| Hidden {
+        number: (metadata.dev(), metadata.ino()),
+        name: path
+            .as_deref()
+            .and_then(Path::file_name)
+            .unwrap_or_default()
+            .to_owned(),
+    });
     let tally = Tally(recording.table.then(Arc::default));
     let mut config = Config::new(header(&recording, view), trace::for_file(file));
     config.format = tally.wrap(match recording.form {

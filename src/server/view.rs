@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Errno;
-use crate::fs::{self, Fs, Owners, Permissions};
+use crate::fs::{self, Fs, Hidden, Owners, Permissions};
 use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
 use crate::mount::options::Access;
@@ -53,13 +53,12 @@ pub struct View {
 }
 
 impl View {
-    /// Answers the handshake on `device` and starts the request threads. `hidden` is the device and
-    /// inode number of the trace.
+    /// Answers the handshake on `device` and starts the request threads. `hidden` is the trace.
     pub(super) fn start(
         device: OwnedFd,
         config: ViewConfig,
         recorder: Arc<Recorder>,
-        hidden: Option<(u64, u64)>,
+        hidden: Option<Hidden>,
     ) -> Result<View, Problem> {
         // A plain user's server cannot act as anybody else, whoever the kernel lets through.
         let permissions = if config.kernel_permissions && nix::unistd::geteuid().is_root() {

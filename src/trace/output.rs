@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Sink;
 use super::recorder::{STALL, Shared};
+use crate::error::Errno;
 
 /// Formatted bytes that are gathered before they are written: one large write(2) each.
 pub const TEXT_BYTES: usize = 256 << 10;
@@ -239,7 +240,9 @@ impl Output {
         self.retry_at = Some(Instant::now() + RETRY);
         if !self.said {
             self.said = true;
-            log::error!("cannot write the trace: {error}; going on, lost events are counted");
+            let errno = error.raw_os_error().map(Errno::from_raw);
+            let why = errno.map_or_else(|| error.to_string(), |errno| errno.to_string());
+            log::error!("cannot write the trace: {why}; going on, lost events are counted");
         }
     }
 
