@@ -420,3 +420,22 @@ fn a_deleted_working_directory_is_said_to_be_outside() {
     assert_eq!(outcome.stdout, "125\nhello\n0\n", "{}", outcome.stderr);
     assert!(outcome.stderr.contains("was deleted"), "{}", outcome.stderr);
 }
+
+#[test]
+fn what_a_mount_option_takes_away_is_taken_away_as_root_too() {
+    let scratch = Scratch::new();
+    let options = "findmnt -n -o OPTIONS -T .";
+    let script = [
+        "run",
+        "-o",
+        "nosuid,nodev,noexec",
+        "--",
+        "sh",
+        "-c",
+        options,
+    ];
+    let outcome = scratch.run(&script);
+    for option in ["nosuid", "nodev", "noexec"] {
+        assert!(outcome.stdout.contains(option), "{outcome:?}");
+    }
+}

@@ -29,6 +29,8 @@ pub struct MountOptions {
     pub access: Access,
     /// `ro`, `nosuid`, `nodev`, `noexec`, ... for mount(2). `nosuid,nodev` unless asked otherwise.
     pub flags: MsFlags,
+    /// Those of `flags` that were asked for by name, not set by default.
+    pub asked: MsFlags,
     /// Whether the kernel checks permissions before it asks.
     pub default_permissions: bool,
     /// What `/proc/mounts` shows as the source; SOURCE itself when absent.
@@ -44,6 +46,7 @@ impl Default for MountOptions {
         MountOptions {
             access: Access::Owner,
             flags: MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            asked: MsFlags::empty(),
             default_permissions: false,
             fsname: None,
             max_read: None,
@@ -94,6 +97,7 @@ impl MountOptions {
     fn apply(&mut self, option: &str) -> Result<(), Problem> {
         if let Some((_, bit, set)) = FLAGS.iter().find(|(name, ..)| *name == option) {
             self.flags.set(*bit, *set);
+            self.asked.set(*bit, *set);
             return Ok(());
         }
         match option.split_once('=') {

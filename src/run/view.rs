@@ -104,7 +104,8 @@ fn options(who: Privilege, target: &File, asked: &MountOptions) -> Result<MountO
         .flags();
     let mut options = asked.clone();
     // The view allows what SOURCE allows, and no more; `-o nosuid` and the like may take more away.
-    options.flags.remove(MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
+    let by_default = (MsFlags::MS_NOSUID | MsFlags::MS_NODEV) - options.asked;
+    options.flags.remove(by_default);
     for (has, bit) in [
         (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
