@@ -55,6 +55,78 @@ id!(
     Nanos(u64)
 );
 
+id!(
+    /// A file's place in the buffer cache; never reused within a run.
+    FileId(u64)
+);
+id!(
+    /// A place for one block in the memory of the buffer cache: an index, not an address.
+    Slot(u32)
+);
+
+/// Bytes of a file from `start` up to, not including, `end`. Never reversed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ByteRange {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+impl ByteRange {
+    /// All bytes that a file can have.
+    pub const ALL: ByteRange = ByteRange {
+        start: 0,
+        end: u64::MAX,
+    };
+
+    /// From `start`, `len` bytes long; cut at the largest offset there is.
+    #[must_use]
+    pub fn at(start: u64, len: u64) -> ByteRange {
+        ByteRange {
+            start,
+            end: start.saturating_add(len),
+        }
+    }
+
+    /// From `start` to the largest offset.
+    #[must_use]
+    pub fn from(start: u64) -> ByteRange {
+        ByteRange {
+            start,
+            end: u64::MAX,
+        }
+    }
+
+    /// Bytes in it.
+    #[must_use]
+    pub fn len(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    /// The bytes of both; empty, at the place where they would meet, where they have none in common.
+    #[must_use]
+    pub fn intersect(self, other: ByteRange) -> ByteRange {
+        let start = self.start.max(other.start);
+        ByteRange {
+            start,
+            end: self.end.min(other.end).max(start),
+        }
+    }
+
+    /// Whether they have a byte in common.
+    #[must_use]
+    pub fn overlaps(self, other: ByteRange) -> bool {
+        !self.intersect(other).is_empty()
+    }
+}
+
 impl NodeId {
     /// The root of the view: `FUSE_ROOT_ID` in include/uapi/linux/fuse.h.
     pub const ROOT: NodeId = NodeId(1);
