@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("error", &[]),
     ("sys", &["error", "types"]),
+    ("cache", &["types"]),
     ("event", &["types"]),
     ("caller", &["types"]),
     ("trace", &["types", "error", "event"]),

@@ -1,0 +1,290 @@
+//! What is buffered of one file, and writing into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::marks::Marks;
+use super::record::Block;
+use super::{Memory, Storage};
+use crate::types::{ByteRange, FileId, Nanos, Seq, Slot};
+
+/// One file's part of the cache.
+#[derive(Debug)]
+pub struct FileCache {
+    pub(super) id: FileId,
+    /// Each block's slot; of a block in state *rewritten* the one with the new bytes.
+    pub(super) blocks: BTreeMap<u64, Slot>,
+    /// The blocks with dirty bytes that are not under writeback.
+    pub(super) dirty: BTreeSet<u64>,
+    /// The blocks under writeback, in file order, with the slots that are being written.
+    pub(super) batch: Vec<(u64, Slot)>,
+    pub(super) size: u64,
+    pub(super) source_size: u64,
+    pub(super) dirty_bytes: u64,
+    pub(super) epoch: u64,
+}
+
+/// When, and by which operation, bytes were buffered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The operation.
+    pub seq: Seq,
+    /// When it arrived.
+    pub now: Nanos,
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wrote {
+    /// Bytes that replaced dirty ones (not counting those under writeback: they still reach SOURCE).
+    pub overwrote: u64,
+    /// Bytes that are dirty now and were not before.
+    pub newly_dirty: u64,
+}
+
+/// Where a write began, seen from one of its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Began {
+    Here,
+    Before,
+}
+
+/// A stretch of one block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) index: u64,
+    /// From, up to, within the block.
+    pub(super) lo: usize,
+    pub(super) hi: usize,
+}
+
+/// The blocks that a range touches, each with the bytes of it.
+pub(super) fn parts(range: ByteRange, block_size: usize) -> impl Iterator<Item = Part> {
+    let size = block_size as u64;
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        if at >= range.end {
+            return None;
+        }
+        let (index, lo) = (at / size, at % size);
+        let len = (range.end - at).min(size - lo);
+        at += len;
+        let within = |at: u64| usize::try_from(at).expect("within a block");
+        Some(Part {
+            index,
+            lo: within(lo),
+            hi: within(lo + len),
+        })
+    })
+}
+
+impl FileCache {
+    /// An empty cache of a file that has `size` bytes in SOURCE.
+    #[must_use]
+    pub fn new(id: FileId, size: u64) -> FileCache {
+        FileCache {
+            id,
+            blocks: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            batch: Vec::new(),
+            size,
+            source_size: size,
+            dirty_bytes: 0,
+            epoch: 0,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// The logical size, bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Dirty bytes, those under writeback included.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_bytes
+    }
+
+    /// Blocks with dirty bytes.
+    #[must_use]
+    pub fn dirty_blocks(&self) -> u64 {
+        (self.dirty.len() + self.batch.len()) as u64
+    }
+
+    /// Blocks in memory.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether bytes are under writeback.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        !self.batch.is_empty()
+    }
+
+    /// Changes whenever a read that is under way may have found bytes that are no longer true.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// When the oldest dirty byte was buffered, of those that are not under writeback.
+    #[must_use]
+    pub fn dirty_since<M: Memory>(&self, storage: Storage<'_, M>) -> Option<Nanos> {
+        let slots = self.dirty.iter().map(|index| self.blocks[index]);
+        slots.map(|slot| storage.records.load(slot).since).min()
+    }
+
+    /// How many slots a write of this range takes at most: for blocks that are absent, and for copies of
+    /// those under writeback.
+    #[must_use]
+    pub fn slots_needed<M: Memory>(&self, storage: Storage<'_, M>, range: ByteRange) -> usize {
+        let held = |part: &Part| {
+            let slot = self.blocks.get(&part.index);
+            slot.is_some_and(|slot| !storage.records.load(*slot).writing)
+        };
+        parts(range, storage.memory.block_size())
+            .filter(|part| !held(part))
+            .count()
+    }
+
+    /// Buffers `data` at `offset`. Takes the slots it needs out of `stock`.
+    ///
+    /// # Panics
+    /// When `stock` has fewer slots than [`slots_needed`](Self::slots_needed) said.
+    pub fn write<M: Memory>(
+        &mut self,
+        storage: Storage<'_, M>,
+        stock: &mut Vec<Slot>,
+        offset: u64,
+        data: &[u8],
+        stamp: Stamp,
+    ) -> Wrote {
+        let range = ByteRange::at(offset, data.len() as u64);
+        let mut wrote = Wrote::default();
+        let mut left = data;
+        // Before any byte is dirty beyond it.
+        self.size = self.size.max(range.end);
+        for part in parts(range, storage.memory.block_size()) {
+            let (now, rest) = left.split_at(part.hi - part.lo);
+            let slot = self.slot_to_write(storage, stock, part.index);
+            storage.memory.write(slot, part.lo, now);
+            let began = if left.len() == data.len() {
+                Began::Here
+            } else {
+                Began::Before
+            };
+            let overwrote = self.mark(storage, slot, part, began, stamp);
+            wrote.overwrote += overwrote as u64;
+            wrote.newly_dirty += (now.len() - overwrote) as u64;
+            left = rest;
+        }
+        self.dirty_bytes += wrote.newly_dirty;
+        wrote
+    }
+
+    /// The slot whose contents may change: one that is being written out is left to its batch.
+    fn slot_to_write<M: Memory>(
+        &mut self,
+        storage: Storage<'_, M>,
+        stock: &mut Vec<Slot>,
+        index: u64,
+    ) -> Slot {
+        let mut take = || stock.pop().expect("as many slots as were asked for");
+        match self.blocks.get(&index) {
+            None => {
+                let slot = take();
+                let fresh = Block {
+                    owner: self.id,
+                    index,
+                    ..Block::default()
+                };
+                storage.records.store(slot, &fresh);
+                self.blocks.insert(index, slot);
+                slot
+            }
+            Some(&slot) => {
+                let block = storage.records.load(slot);
+                if !block.writing {
+                    return slot;
+                }
+                let copy = take();
+                storage.memory.copy(slot, copy);
+                let rewritten = Block {
+                    owner: self.id,
+                    index,
+                    known: block.known,
+                    ..Block::default()
+                };
+                storage.records.store(copy, &rewritten);
+                self.blocks.insert(index, copy);
+                copy
+            }
+        }
+    }
+
+    /// Notes that bytes of a block have become dirty; returns how many of them had been before.
+    fn mark<M: Memory>(
+        &mut self,
+        storage: Storage<'_, M>,
+        slot: Slot,
+        part: Part,
+        began: Began,
+        stamp: Stamp,
+    ) -> usize {
+        let mut block = storage.records.load(slot);
+        if block.dirty.is_empty() {
+            block.since = stamp.now;
+            block.first = stamp.seq;
+            block.last = stamp.seq;
+            block.writes = 0;
+            block.continues = false;
+            self.dirty.insert(part.index);
+        } else {
+            block.since = block.since.min(stamp.now);
+            block.first = block.first.min(stamp.seq);
+            block.last = block.last.max(stamp.seq);
+        }
+        match began {
+            Began::Here => block.writes = block.writes.saturating_add(1),
+            Began::Before => block.continues = true,
+        }
+        let (dirty, both) = block.dirty.add(part.lo, part.hi, storage.memory, slot);
+        block.dirty = dirty;
+        block.ahead = false;
+        block.learn(part.lo, part.hi);
+        storage.records.store(slot, &block);
+        both
+    }
+
+    /// The record of a block that is under writeback, with the slot that is being written.
+    pub(super) fn written_out<M: Memory>(
+        &self,
+        storage: Storage<'_, M>,
+        index: u64,
+    ) -> Option<(Slot, Marks)> {
+        let at = self
+            .batch
+            .binary_search_by_key(&index, |(index, _)| *index)
+            .ok()?;
+        let (_, slot) = self.batch[at];
+        Some((slot, storage.records.load(slot).dirty))
+    }
+
+    /// All its slots, those under writeback included, for the end of a file.
+    pub fn slots(&self) -> Vec<Slot> {
+        let rewritten = self.batch.iter().filter(|(index, slot)| {
+            let current = self.blocks.get(index);
+            current != Some(slot)
+        });
+        let old = rewritten.map(|(_, slot)| *slot);
+        self.blocks.values().copied().chain(old).collect()
+    }
+}
