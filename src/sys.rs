@@ -4,6 +4,7 @@
 //! Layer: vocabulary. Rules kept here: every descriptor is opened `O_CLOEXEC`; `EINTR` is retried;
 //! names are handed on as bytes and must not contain NUL (`EINVAL`).
 
+mod arena;
 mod creds;
 mod dirents;
 mod io;
@@ -12,6 +13,7 @@ mod proc;
 pub mod process;
 mod xattr;
 
+pub use arena::{Arena, Edit, View};
 pub use creds::{AsCaller, Switch, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
