@@ -11,6 +11,7 @@ mod io;
 mod path;
 mod proc;
 pub mod process;
+mod vectored;
 mod xattr;
 
 pub use arena::{Arena, Edit, View};
@@ -25,6 +26,7 @@ pub use path::{
     set_times, stat, statfs, unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit};
+pub use vectored::{Written, read_vectored_at, write_vectored_at};
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
 use std::ffi::{CString, OsStr};
