@@ -2,6 +2,7 @@
 //! request a program makes there. `docs/ARCHITECTURE.md` is the map.
 
 pub mod analysis;
+pub mod backing;
 pub mod caller;
 pub mod cli;
 pub mod error;
