@@ -3,6 +3,7 @@
 
 pub mod analysis;
 pub mod cache;
+pub mod backing;
 pub mod caller;
 pub mod cli;
 pub mod error;

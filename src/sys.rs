@@ -4,14 +4,17 @@
 //! Layer: vocabulary. Rules kept here: every descriptor is opened `O_CLOEXEC`; `EINTR` is retried;
 //! names are handed on as bytes and must not contain NUL (`EINVAL`).
 
+mod arena;
 mod creds;
 mod dirents;
 mod io;
 mod path;
 mod proc;
 pub mod process;
+mod vectored;
 mod xattr;
 
+pub use arena::{Arena, Edit, View};
 pub use creds::{AsCaller, Switch, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
@@ -23,6 +26,7 @@ pub use path::{
     set_times, stat, statfs, unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit};
+pub use vectored::{Written, read_vectored_at, write_vectored_at};
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
 use std::ffi::{CString, OsStr};

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event", &["types"]),
     ("caller", &["types"]),
     ("trace", &["types", "error", "event"]),
+    ("backing", &["types", "error", "sys"]),
     ("analysis", &["types", "error", "event", "trace"]),
     ("render", &["types", "error", "event", "trace", "analysis"]),
     ("fs", &["types", "error", "sys", "event", "caller", "trace"]),

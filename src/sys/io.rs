@@ -17,7 +17,7 @@ pub enum SyncKind {
 }
 
 impl SyncKind {
-    fn rwf(self) -> libc::c_int {
+    pub(super) fn rwf(self) -> libc::c_int {
         match self {
             SyncKind::None => 0,
             SyncKind::Data => libc::RWF_DSYNC,
@@ -26,7 +26,7 @@ impl SyncKind {
     }
 }
 
-fn offset(at: u64) -> SysResult<libc::off_t> {
+pub(super) fn offset(at: u64) -> SysResult<libc::off_t> {
     libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)
 }
 
@@ -102,7 +102,7 @@ fn write_all(
     Ok(done)
 }
 
-fn write_once(fd: BorrowedFd<'_>, data: &[u8], at: i64, flags: i32) -> SysResult<usize> {
+pub(super) fn write_once(fd: BorrowedFd<'_>, data: &[u8], at: i64, flags: i32) -> SysResult<usize> {
     let iov = libc::iovec {
         iov_base: data.as_ptr().cast_mut().cast(),
         iov_len: data.len(),

@@ -1,0 +1,67 @@
+//! A file of SOURCE, by its descriptor.
+//!
+//! Layer: effect. How the descriptor was opened decides what it can do: reading and writing need
+//! those modes, and `O_APPEND` must not be set, as Linux then ignores the offset of a write
+//! (man 2 pwrite, BUGS).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::Backing;
+use crate::sys::{self, Stat, SyncKind, SysResult, TimeSet, Written};
+
+/// The descriptor of an open file.
+#[derive(Clone, Debug)]
+pub struct Real(Arc<OwnedFd>);
+
+impl Real {
+    /// A backing by a descriptor that others may hold too.
+    #[must_use]
+    pub fn new(fd: Arc<OwnedFd>) -> Real {
+        Real(fd)
+    }
+}
+
+impl Backing for Real {
+    fn read_at(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> SysResult<usize> {
+        sys::read_vectored_at(self.0.as_fd(), bufs, at)
+    }
+
+    fn write_at(&self, bufs: &[IoSlice<'_>], at: u64, sync: SyncKind) -> Written {
+        sys::write_vectored_at(self.0.as_fd(), bufs, at, sync)
+    }
+
+    fn set_size(&self, size: u64) -> SysResult<()> {
+        sys::set_size(self.0.as_fd(), size)
+    }
+
+    fn sync(&self, kind: SyncKind) -> SysResult<()> {
+        sys::fsync(self.0.as_fd(), kind)
+    }
+
+    fn stat(&self) -> SysResult<Stat> {
+        sys::stat(self.0.as_fd())
+    }
+
+    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()> {
+        let (sec, nsec) = mtime;
+        sys::set_times(self.0.as_fd(), TimeSet::Keep, TimeSet::At(sec, nsec))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_the_time_of_modification_leaves_that_of_access() {
+        let file = Real::new(Arc::new(tempfile::tempfile().unwrap().into()));
+        let before = file.stat().unwrap();
+        file.set_mtime((1_000_000_000, 123_456_789)).unwrap();
+        let after = file.stat().unwrap();
+        assert_eq!(after.mtime, (1_000_000_000, 123_456_789));
+        assert_eq!(after.atime, before.atime);
+        assert!(after.ctime >= before.ctime);
+    }
+}
