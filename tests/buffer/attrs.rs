@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 
-use crate::view::{each, pattern};
+use crate::view::{alone, each, pattern};
 
 #[path = "../support/process.rs"]
 mod process;
@@ -65,6 +65,7 @@ two" || echo "lost with $row and $mode"
         done
         echo done
     "#;
+    let _alone = alone();
     let scratch = process::Scratch::new();
     fs::set_permissions(&scratch.source, Permissions::from_mode(0o777)).unwrap();
     let outcome = scratch.as_user(USER, SCRIPT);

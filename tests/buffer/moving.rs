@@ -9,7 +9,7 @@ use libc::{O_CREAT, O_RDWR};
 use nix::errno::Errno;
 
 use crate::call::{copy_range, fd, fork};
-use crate::record::sources;
+use crate::record::{sources, told};
 use crate::view::{View, all_of, each, each_then, open_at, pattern, same};
 
 /// A call's count of bytes.
@@ -181,9 +181,12 @@ fn case_20_vectors_of_any_number_and_size_are_one_call_with_the_right_bytes() {
         }
         let sizes: Vec<u64> = calls.iter().map(|(_, size)| *size).collect();
         let last: u64 = (0..1_024).map(|i| 33 + i % 5).sum();
-        assert_eq!(sizes, [4_097, 3_000_006, last]);
+        assert_eq!(sizes.iter().sum::<u64>(), 4_097 + 3_000_006 + last);
+        if trace.knows_calls() {
+            assert_eq!(sizes, [4_097, 3_000_006, last]);
+        }
         for read in trace.of(OpKind::Read, "f") {
-            assert_eq!(sources(read).all(), read.ret.unwrap(), "{read:?}");
+            assert_eq!(sources(read).all(), read.ret.unwrap(), "{}", told(read));
         }
     });
 }
@@ -286,7 +289,7 @@ fn case_21_asynchronous_writes_are_there_when_they_are_reported_and_fsync_has_th
 #[test]
 fn case_21_a_process_that_exits_with_writes_under_way_leaves_whole_bytes_or_none() {
     each(|v| {
-        let pieces: Vec<Vec<u8>> = (0..32).map(|i| pattern(10_000, i as u64 + 1)).collect();
+        let pieces: Vec<Vec<u8>> = (1..=32).map(|seed| pattern(10_000, seed)).collect();
         let f = v.create("f");
         f.set_len(320_000).unwrap();
         assert_eq!(

@@ -9,7 +9,7 @@ use std::path::Path;
 use iolens::event::{OpKind, Reason};
 use nix::errno::Errno;
 
-use crate::view::{View, all_of, each, each_then, pattern, same};
+use crate::view::{View, all_of, each, each_killed, each_then, pattern, same};
 
 fn rename_flags(from: &Path, to: &Path, flags: u32) {
     let [from, to] = [from, to].map(|path| CString::new(path.as_os_str().as_bytes()).unwrap());
@@ -84,25 +84,13 @@ fn case_14_a_rename_over_an_existing_file_writes_the_new_data_first() {
 }
 
 #[test]
-fn case_14_replace_by_rename_leaves_the_old_or_the_new_also_when_the_server_is_killed() {
-    for row in crate::view::MATRIX {
-        if !row
-            .join(" ")
-            .contains(&std::env::var("IOLENS_BUFFER").unwrap_or_default())
-        {
-            continue;
-        }
-        let scratch = crate::support::scratch();
-        let mounted = crate::support::Mounted::new(scratch.path(), "v", row);
-        let target = mounted.view().join("target");
-        fs::write(&target, "old").unwrap();
-        fs::write(mounted.view().join("tmp"), "new data").unwrap();
-        fs::rename(mounted.view().join("tmp"), &target).unwrap();
-        // Kills the server.
-        drop(mounted);
-        let left = fs::read(scratch.path().join("v.source/target")).unwrap();
-        same(&format!("after a kill with {row:?}"), &left, b"new data");
-    }
+fn case_14_replace_by_rename_has_the_new_data_also_when_the_server_is_killed() {
+    let replace = |v: &View| {
+        fs::write(v.path("target"), "old").unwrap();
+        fs::write(v.path("tmp"), "new data").unwrap();
+        fs::rename(v.path("tmp"), v.path("target")).unwrap();
+    };
+    each_killed(replace, |v| v.holds("target", b"new data"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use iolens::event::{CacheDid, OpKind, Reason};
 use libc::{O_RDONLY, O_RDWR};
 
-use crate::record::sources;
+use crate::record::{sources, told};
 use crate::view::{KEEP, MATRIX, NEVER, View, all_of, each, on, open_at, pattern, same};
 
 /// Writes a file of SOURCE anew behind the view's back. Its time differs from all others, also where the
@@ -63,7 +63,7 @@ fn case_25_what_is_clean_and_no_longer_true_is_invalidated_on_record() {
         assert!(size > 0 && reason == Reason::ChangedBelow);
     }
     for read in trace.of(OpKind::Read, "f") {
-        assert_eq!(sources(read).all(), read.ret.unwrap(), "{read:?}");
+        assert_eq!(sources(read).all(), read.ret.unwrap(), "{}", told(read));
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use iolens::event::{CacheDid, Op, OpKind, Reason};
 
-use crate::record::sources;
+use crate::record::{sources, told};
 use crate::view::{KEEP, NEVER, all_of, each_then, on, pattern};
 
 #[test]
@@ -24,10 +24,10 @@ fn every_byte_of_every_read_came_from_somewhere() {
     each_then(&[], body, |setting, trace| {
         for op in trace.of(OpKind::Read, "f") {
             let from = sources(op);
-            assert_eq!(from.all(), op.ret.unwrap(), "{op:?}");
-            assert!(from.dirty + from.readahead <= from.hit, "{op:?}");
+            assert_eq!(from.all(), op.ret.unwrap(), "{}", told(op));
+            assert!(from.dirty + from.readahead <= from.hit, "{}", told(op));
             if !setting.buffers() {
-                assert_eq!(from.dirty, 0, "{op:?}");
+                assert_eq!(from.dirty, 0, "{}", told(op));
             }
         }
     });
@@ -76,7 +76,11 @@ fn dirty_bytes_are_hits_before_and_after_they_are_partly_overwritten() {
         "{:?}",
         before[0]
     );
-    assert!(after.iter().all(|op| sources(op).dirty == 0), "{after:#?}");
+    assert!(
+        after.iter().all(|op| sources(op).dirty == 0),
+        "{}",
+        told(&after)
+    );
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn a_hole_that_only_the_buffer_knows_is_read_as_such() {
         assert!(piece.iter().all(|&byte| byte == 0));
     });
     let read = trace.first(OpKind::Read, "f");
-    assert_eq!(sources(read).hole, 4_096, "{read:?}");
+    assert_eq!(sources(read).hole, 4_096, "{}", told(read));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use iolens::event::{Cause, OpKind, OwnCause, Reason};
 
 use crate::call::{copy_range, fallocate, lseek};
-use crate::record::{Trace, wrote_back};
+use crate::record::{Trace, told, wrote_back};
 use crate::view::{KEEP, NEVER, View, on, pattern};
 
 /// What is dirty when the call comes.
@@ -28,7 +28,12 @@ fn with_dirty(call: impl FnOnce(&View, &fs::File) + Send) -> Trace {
 fn written_by(trace: &Trace, kind: OpKind, reason: Reason) {
     let behind = trace.first(kind, "f");
     assert_eq!(trace.written_for("f", reason, behind), SIZE as u64);
-    assert_eq!(wrote_back(behind), [(SIZE as u64, 1, reason)], "{behind:?}");
+    assert_eq!(
+        wrote_back(behind),
+        [(SIZE as u64, 1, reason)],
+        "{}",
+        told(behind)
+    );
     let w = trace.writebacks("f")[0];
     let write = trace.first(OpKind::Write, "f");
     assert_eq!(

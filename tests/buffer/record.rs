@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use iolens::event::{CacheDid, Cause, Discard, Event, Evict, Op, OpKind, Reason, Writeback};
+use serde::Serialize;
 
 pub(crate) struct Trace {
     events: Vec<Event>,
@@ -66,7 +67,9 @@ impl Trace {
     /// Writes to SOURCE of the file that was opened by this path.
     pub(crate) fn writebacks(&self, path: &str) -> Vec<&Writeback> {
         let ino = self.ino(path);
-        self.all_writebacks().filter(|w| w.ino == ino).collect()
+        let mut found: Vec<_> = self.all_writebacks().filter(|w| w.ino == ino).collect();
+        found.sort_by_key(|w| w.seq);
+        found
     }
 
     pub(crate) fn discards(&self, path: &str) -> Vec<&Discard> {
@@ -93,12 +96,22 @@ impl Trace {
         header.block_size
     }
 
+    /// System calls are attributed, and so are the requests that one was split into.
+    pub(crate) fn knows_calls(&self) -> bool {
+        matches!(self.events.first(), Some(Event::Header(header)) if header.attribution == "full")
+    }
+
     /// All bytes of a file went to SOURCE for this reason, behind this operation; how many.
     pub(crate) fn written_for(&self, path: &str, reason: Reason, behind: &Op) -> u64 {
         let mut bytes = 0;
         for w in self.writebacks(path) {
             assert_eq!(w.reason, reason, "{w:?}");
-            assert_eq!(w.cause, Cause::Op(behind.seq), "{w:?} behind {behind:?}");
+            assert_eq!(
+                w.cause,
+                Cause::Op(behind.seq),
+                "{w:?} behind {}",
+                told(behind)
+            );
             assert_eq!(w.errno, None, "{w:?}");
             bytes += w.ret.unwrap();
         }
@@ -106,9 +119,9 @@ impl Trace {
     }
 }
 
-/// Whether an operation came after another was over.
-pub(crate) fn after(earlier: &Op, ts_ns: iolens::types::Nanos) -> bool {
-    ts_ns.0 > earlier.ts_ns.0 + earlier.dur_ns.0
+/// An event as its line, for messages.
+pub(crate) fn told<T: Serialize>(event: &T) -> String {
+    serde_json::to_string(event).unwrap()
 }
 
 /// What a read was made of, bytes.

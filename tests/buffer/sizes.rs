@@ -243,7 +243,7 @@ fn case_06_reads_never_go_back_in_time_while_eight_threads_write_and_the_flusher
                 .collect();
             let all_ended = || writers.iter().all(|w| w.is_finished());
             scope.spawn(|| {
-                while !finished() && !f.sync_data().is_err() {
+                while !finished() && f.sync_data().is_ok() {
                     thread::yield_now();
                 }
             });

@@ -10,7 +10,7 @@ use iolens::event::{OpKind, Reason};
 use libc::{O_DIRECT, O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_WRONLY};
 
 use crate::call::{fork, pwrite_flags};
-use crate::record::{sources, taken};
+use crate::record::{sources, taken, told};
 use crate::view::{View, all_of, each_then, pattern, same};
 
 /// SOURCE has these bytes there, whatever else it has.
@@ -65,7 +65,7 @@ fn case_07_a_synchronous_write_is_in_source_when_it_returns() {
         for (name, ..) in kinds {
             let writes = trace.of(OpKind::Write, name);
             let synced = writes.iter().filter(|op| !op.flags.is_empty());
-            assert_eq!(synced.clone().count(), 2, "{writes:#?}");
+            assert_eq!(synced.clone().count(), 2, "{}", told(&writes));
             for op in synced.filter(|_| setting.buffers()) {
                 let (buffered, _, through) = taken(op);
                 assert_eq!(
@@ -109,11 +109,11 @@ fn case_08_direct_and_buffered_calls_see_each_other() {
             ops.filter(move |op| op.fh == direct_fh && op.ret != Some(0))
         };
         for op in of_direct(OpKind::Write).filter(|_| setting.buffers()) {
-            assert_eq!(taken(op).2, [(4_096, Reason::ODirect)], "{op:?}");
+            assert_eq!(taken(op).2, [(4_096, Reason::ODirect)], "{}", told(op));
         }
         for op in of_direct(OpKind::Read) {
-            assert_eq!(sources(op).all(), op.ret.unwrap(), "{op:?}");
-            assert_eq!(sources(op).bypass, op.ret.unwrap(), "{op:?}");
+            assert_eq!(sources(op).all(), op.ret.unwrap(), "{}", told(op));
+            assert_eq!(sources(op).bypass, op.ret.unwrap(), "{}", told(op));
         }
         assert_eq!(of_direct(OpKind::Read).count(), 2);
     });
@@ -148,7 +148,11 @@ fn case_09_any_descriptor_of_the_file_can_sync_what_is_dirty() {
             [false, true, false, true]
         );
         if setting.buffers() {
-            assert!(syncs.iter().all(|op| op.dirty == Some(0)), "{syncs:#?}");
+            assert!(
+                syncs.iter().all(|op| op.dirty == Some(0)),
+                "{}",
+                told(&syncs)
+            );
         }
     });
 }

@@ -1,7 +1,7 @@
 //! What stat(2) shows does not jump when dirty data is written back: case 17.
 
 use std::fs::{self, File, FileTimes};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::call::{shell, times};
@@ -112,11 +112,7 @@ fn case_17_a_chmod_moves_ctime_alone_and_the_writeback_neither() {
         f.write_all_at(&pattern(10_000, 1), 0).unwrap();
         let written = v.stat("f");
         wait_for_a_later_time(v, &written);
-        fs::set_permissions(
-            v.path("f"),
-            fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600)),
-        )
-        .unwrap();
+        fs::set_permissions(v.path("f"), fs::Permissions::from_mode(0o600)).unwrap();
         let changed = v.stat("f");
         assert_eq!(times(&changed).0, times(&written).0);
         assert!(times(&changed).1 > times(&written).1);

@@ -5,12 +5,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use libc::{O_CREAT, O_RDWR, O_TRUNC};
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 
 use crate::record::Trace;
@@ -226,7 +227,14 @@ pub(crate) fn pattern(size: usize, seed: u64) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
-/// Runs `body` on a view with each row of the matrix.
+/// The rows of the matrix that shall run.
+fn rows() -> impl Iterator<Item = &'static [&'static str]> {
+    let only = std::env::var("IOLENS_BUFFER").unwrap_or_default();
+    let rows = MATRIX.iter().copied();
+    rows.filter(move |row| row.join(" ").contains(&only))
+}
+
+/// Runs `body` on a view with each row of the matrix. Afterwards SOURCE is what the view showed.
 pub(crate) fn each(body: impl Fn(&View) + Sync) {
     each_then(&[], body, |_, _| {});
 }
@@ -237,50 +245,80 @@ pub(crate) fn each_then(
     body: impl Fn(&View) + Sync,
     check: impl Fn(Setting, &Trace),
 ) {
-    let only = std::env::var("IOLENS_BUFFER").unwrap_or_default();
-    for row in MATRIX.iter().filter(|row| row.join(" ").contains(&only)) {
+    for row in rows() {
         let args = [row, more].concat();
-        let trace = run(&args, |_| {}, &body);
+        let trace = with_view(
+            &args,
+            |_| {},
+            |mounted, v| finish_compared(mounted, v, &body),
+        );
         check(Setting(&args), &trace);
     }
 }
 
-/// Runs `body` on one view, and gives what it recorded.
-pub(crate) fn on(args: &[&str], body: impl FnOnce(&View) + Send) -> Trace {
-    run(args, |_| {}, body)
-}
-
 /// As `each`; each SOURCE is a tmpfs of its own with these mount options.
 pub(crate) fn each_on_tmpfs(options: &str, body: impl Fn(&View) + Sync) {
-    let only = std::env::var("IOLENS_BUFFER").unwrap_or_default();
-    for row in MATRIX.iter().filter(|row| row.join(" ").contains(&only)) {
+    for row in rows() {
         let prepare = |top: &Path| {
             let source = top.join("v.source");
             fs::create_dir(&source).unwrap();
-            let (kind, none) = (Some("tmpfs"), None::<&str>);
-            nix::mount::mount(
-                none,
-                &source,
-                kind,
-                nix::mount::MsFlags::empty(),
-                Some(options),
-            )
-            .unwrap();
+            let (kind, none, flags) = (Some("tmpfs"), None::<&str>, MsFlags::empty());
+            mount(none, &source, kind, flags, Some(options)).unwrap();
         };
-        run(row, prepare, &body);
+        with_view(row, prepare, |mounted, v| {
+            finish_compared(mounted, v, &body)
+        });
     }
 }
 
-fn run(
+/// As `each`, but the server is killed then; `check` looks at what SOURCE has.
+pub(crate) fn each_killed(body: impl Fn(&View) + Sync, check: impl Fn(&View) + Sync) {
+    for row in rows() {
+        with_view(
+            row,
+            |_| {},
+            |mounted, v| {
+                body(v);
+                // Detaches the view and kills its server.
+                drop(mounted);
+                check(v);
+            },
+        );
+    }
+}
+
+/// Runs `body` on one view, and gives what it recorded: nothing but `body`'s own calls.
+pub(crate) fn on(args: &[&str], body: impl FnOnce(&View) + Send) -> Trace {
+    with_view(
+        args,
+        |_| {},
+        |mounted, v| {
+            body(v);
+            Trace::read(&mounted.finish())
+        },
+    )
+}
+
+fn finish_compared(mounted: Mounted, v: &View, body: impl FnOnce(&View)) -> Trace {
+    body(v);
+    let seen = tree(&v.path(""), Path::new(""));
+    let trace = mounted.finish();
+    let below = tree(&v.below(""), Path::new(""));
+    assert_eq!(below, seen, "SOURCE afterwards, and what the view showed");
+    Trace::read(&trace)
+}
+
+fn with_view<T: Send>(
     args: &[&str],
     prepare: impl FnOnce(&Path) + Send,
-    body: impl FnOnce(&View) + Send,
-) -> Trace {
+    body: impl FnOnce(Mounted, &View) -> T + Send,
+) -> T {
+    let _alone = alone();
     // Shown where the test fails.
     eprintln!("with {}", args.join(" "));
     let scratch = scratch();
     let _unmounting = Unmounting(scratch.path());
-    alone(scratch.path(), || {
+    with_deadline(scratch.path(), || {
         prepare(scratch.path());
         let mounted = Mounted::new(scratch.path(), "v", args);
         let view = View {
@@ -288,16 +326,16 @@ fn run(
             top: scratch.path(),
             root: mounted.view().to_owned(),
         };
-        body(&view);
-        let seen = tree(&view.root, Path::new(""));
-        let trace = mounted.finish();
-        assert_eq!(
-            tree(&view.below(""), Path::new("")),
-            seen,
-            "SOURCE afterwards, and what the view showed"
-        );
-        Trace::read(&trace)
+        body(mounted, &view)
     })
+}
+
+/// Until the result is dropped, no other test has a view. A process that one test starts would inherit the
+/// descriptors of all others for a moment, and closing them at its exec is a FUSE flush; a private mount
+/// namespace would keep their mounts.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes away what is mounted below a directory, whatever happens.
@@ -320,18 +358,12 @@ fn mounted_below(top: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Runs `body` in a thread with a descriptor table of its own. A process that another test starts would
-/// otherwise inherit the body's descriptors for a moment, and closing them at its exec is a FUSE flush.
-fn alone<T: Send>(top: &Path, body: impl FnOnce() -> T + Send) -> T {
+/// Runs `body` in a thread of its own; cuts the views below `top` off when it takes too long.
+fn with_deadline<T: Send>(top: &Path, body: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
-        let (done, ended) = channel::<()>();
+        let (running, ended) = channel::<()>();
         let thread = scope.spawn(move || {
-            let _done = done;
-            // SAFETY: nothing of this thread is open yet; the others keep their table.
-            let unshared = unsafe {
-                libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE as i32)
-            };
-            assert_eq!(unshared, 0, "close_range");
+            let _running = running;
             body()
         });
         if ended.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use iolens::event::{CacheDid, OpKind, Reason};
 
-use crate::record::{taken, wrote_back};
+use crate::record::{taken, told, wrote_back};
 use crate::view::{KEEP, NEVER, each_then, on, pattern};
 
 #[test]
@@ -22,15 +22,16 @@ fn every_byte_of_every_write_is_buffered_or_written_through_with_a_reason() {
         for op in writes {
             let (buffered, _, through) = taken(op);
             let passed: u64 = through.iter().map(|(size, _)| size).sum();
-            assert_eq!(buffered + passed, op.ret.unwrap(), "{op:?}");
+            assert_eq!(buffered + passed, op.ret.unwrap(), "{}", told(op));
             if !setting.buffers() {
-                assert_eq!(through, [(op.ret.unwrap(), Reason::Policy)], "{op:?}");
+                assert_eq!(through, [(op.ret.unwrap(), Reason::Policy)], "{}", told(op));
             } else {
                 assert!(
                     through
                         .iter()
                         .all(|(_, reason)| *reason == Reason::NearlyFull),
-                    "{op:?}"
+                    "{}",
+                    told(op)
                 );
             }
         }
@@ -88,7 +89,7 @@ fn a_truncation_discards_the_dirty_bytes_it_cuts_off_and_no_others() {
         size: 6_000,
         reason: Reason::Truncate,
     };
-    assert!(truncate.cache.contains(&said), "{truncate:?}");
+    assert!(truncate.cache.contains(&said), "{}", told(truncate));
     let written: u64 = trace.writebacks("f").iter().map(|w| w.ret.unwrap()).sum();
     assert_eq!(written, 4_000);
 }
