@@ -1,14 +1,14 @@
 //! SOURCE is changed from outside: the part of case 25 that is about data.
 
 use std::fs::{self, FileTimes};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::time::{Duration, UNIX_EPOCH};
 
 use iolens::event::{CacheDid, OpKind, Reason};
 use libc::{O_RDONLY, O_RDWR};
 
 use crate::record::{sources, told};
-use crate::view::{KEEP, MATRIX, NEVER, View, all_of, each, on, open_at, pattern, same};
+use crate::view::{KEEP, NEVER, View, all_of, each, each_then, on, open_at, pattern, same};
 
 /// Writes a file of SOURCE anew behind the view's back. Its time differs from all others, also where the
 /// clock that stamps files has not moved.
@@ -93,46 +93,45 @@ fn case_25_dirty_data_over_a_changed_file_wins_and_is_marked_as_a_conflict() {
 
 #[test]
 fn case_25_a_truncation_from_outside_does_not_lose_what_is_dirty() {
-    for args in MATRIX {
-        on(args, |v| {
-            v.given("f", &pattern(20_000, 1));
-            let f = v.open("f", O_RDWR);
-            f.write_all_at(b"dirty", 15_000).unwrap();
-            change(v, "f", b"");
-            f.write_all_at(b"later", 1_000).unwrap();
-            f.sync_all().unwrap();
-            let below = fs::read(v.below("f")).unwrap();
-            same("later", &below[1_000..1_005], b"later");
-            if v.setting.never_ages() {
-                same("dirty", &below[15_000..15_005], b"dirty");
-            }
-            v.shows("f", &below);
-        });
-    }
+    each(|v| {
+        v.given("f", &pattern(20_000, 1));
+        let f = v.open("f", O_RDWR);
+        f.write_all_at(b"dirty", 15_000).unwrap();
+        change(v, "f", b"");
+        f.write_all_at(b"later", 1_000).unwrap();
+        f.sync_all().unwrap();
+        let below = fs::read(v.below("f")).unwrap();
+        same("later", &below[1_000..1_005], b"later");
+        if v.setting.never_ages() {
+            same("dirty", &below[15_000..15_005], b"dirty");
+        }
+        v.shows("f", &below);
+    });
 }
 
 #[test]
 fn case_25_without_a_change_from_outside_nothing_is_a_conflict() {
-    for args in MATRIX.iter().filter(|row| row.contains(&"write-back")) {
-        let trace = on(args, |v| {
-            let f = v.create("f");
-            for round in 0..20_u64 {
-                f.write_all_at(&pattern(5_000, round), round * 1_000)
-                    .unwrap();
-                if round % 3 == 0 {
-                    f.sync_all().unwrap();
-                }
-                if round % 5 == 0 {
-                    f.set_len(round * 900).unwrap();
-                    fs::hard_link(v.path("f"), v.path(&format!("f{round}"))).unwrap();
-                    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-                    fs::set_permissions(v.path("f"), mode).unwrap();
-                    let time = UNIX_EPOCH + Duration::from_secs(round);
-                    f.set_times(FileTimes::new().set_modified(time)).unwrap();
-                }
-            }
-        });
+    each_then(&[], change_from_inside, |_, trace| {
         let conflicts: Vec<_> = trace.all_writebacks().filter(|w| w.conflict).collect();
-        assert!(conflicts.is_empty(), "with {args:?}: {conflicts:#?}");
+        assert!(conflicts.is_empty(), "{conflicts:#?}");
+    });
+}
+
+/// All that moves the times of the file of SOURCE, between writes.
+fn change_from_inside(v: &View) {
+    let f = v.create("f");
+    for round in 0..20_u64 {
+        f.write_all_at(&pattern(5_000, round), round * 1_000)
+            .unwrap();
+        if round % 3 == 0 {
+            f.sync_all().unwrap();
+        }
+        if round % 5 == 0 {
+            f.set_len(round * 900).unwrap();
+            fs::hard_link(v.path("f"), v.path(&format!("f{round}"))).unwrap();
+            fs::set_permissions(v.path("f"), fs::Permissions::from_mode(0o600)).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(round);
+            f.set_times(FileTimes::new().set_modified(time)).unwrap();
+        }
     }
 }

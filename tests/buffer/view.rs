@@ -228,7 +228,7 @@ pub(crate) fn pattern(size: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The rows of the matrix that shall run.
-fn rows() -> impl Iterator<Item = &'static [&'static str]> {
+pub(crate) fn rows() -> impl Iterator<Item = &'static [&'static str]> {
     let only = std::env::var("IOLENS_BUFFER").unwrap_or_default();
     let rows = MATRIX.iter().copied();
     rows.filter(move |row| row.join(" ").contains(&only))
