@@ -44,6 +44,8 @@ mod support;
 mod sync;
 #[path = "buffer/times.rs"]
 mod times;
+#[path = "buffer/tree.rs"]
+mod tree;
 #[path = "buffer/view.rs"]
 mod view;
 #[path = "buffer/writes.rs"]

@@ -113,7 +113,7 @@ fn case_08_direct_and_buffered_calls_see_each_other() {
         }
         for op in of_direct(OpKind::Read) {
             assert_eq!(sources(op).all(), op.ret.unwrap(), "{}", told(op));
-            assert_eq!(sources(op).bypass, op.ret.unwrap(), "{}", told(op));
+            assert_eq!(sources(op).miss, 0, "{}", told(op));
         }
         assert_eq!(of_direct(OpKind::Read).count(), 2);
     });
