@@ -75,8 +75,15 @@ pub(crate) fn fork(f: impl FnOnce() -> bool) -> Forked {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork: {}", Errno::last());
     if pid == 0 {
-        // SAFETY: takes a number.
-        unsafe { libc::alarm(OTHER_SECONDS) };
+        let nothing = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: the limit lives. A signal that is expected leaves no core behind.
+        unsafe {
+            libc::alarm(OTHER_SECONDS);
+            libc::setrlimit(libc::RLIMIT_CORE, &nothing);
+        }
         let code = i32::from(!f());
         // SAFETY: leaves without running anything of the test process's.
         unsafe { libc::_exit(code) };
