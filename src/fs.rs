@@ -2,39 +2,47 @@
 //! speaks the whole FUSE protocol in its own types and knows no transport.
 //!
 //! Layer: above `sys`, `caller` and `trace`, below the edges (`fuse`, later `uring`). Each operation
-//! is one public method of [`Fs`], by families: `namespace`, `attrs`, `xattr`, `dir`, `data`, `extents`.
-//! `observe` is the only place where events are made.
+//! is one public method of [`Fs`], by families: `namespace`, `attrs`, `xattr`, `dir`, `open`, `data`,
+//! `extents`. File data goes through the buffers of `buffer`, if there are any (`files`). `observe` is the
+//! only place where events are made.
 //!
 //! Invariants: no path is ever joined for an operation; every operation is relative to a descriptor
 //! and follows no symbolic link; no lock of the tables is held across a system call.
 //! Lock order: a directory handle's cursor, or a handle's append turn (both order I/O and are held
-//! over it), before anything else; the locks of `inode` and `names` are leaves.
+//! over it), before anything else; then those of `buffer`; the locks of `inode` and `names` are leaves.
 
+mod answer;
 mod attrs;
 mod data;
 mod dir;
 mod extents;
+mod files;
 mod handle;
 mod inode;
 mod names;
 mod namespace;
 mod numbers;
 mod observe;
+mod open;
+mod shutdown;
 mod xattr;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+pub use answer::{Answer, Promise};
 pub use attrs::{Attr, NewAttrs};
-pub use data::{ReadFrom, WriteFrom};
+pub use data::{ReadFrom, ReadHow, WriteFrom, WriteHow};
 pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
 
-use handle::Handles;
+use files::Files;
+use handle::{Handles, Opened};
 use inode::{Inode, Inodes, PathFd};
 use observe::Observer;
 
+use crate::buffer::{self, Buffers, Flusher, Journal};
 use crate::caller::Thread;
 use crate::sys::{self, AsCaller, Switch, SysResult};
 use crate::trace::Recorder;
@@ -94,13 +102,17 @@ pub struct Options {
     pub hidden: Option<Hidden>,
     /// Threads whose operations are not recorded (iolens itself).
     pub quiet: Vec<Tid>,
+    /// How file data is buffered; `None` with policy `off`.
+    pub buffer: Option<buffer::Options>,
 }
 
 /// The view.
 pub struct Fs {
     inodes: Inodes,
     handles: Handles,
-    observer: Observer,
+    observer: Arc<Observer>,
+    files: Option<Files>,
+    flusher: Mutex<Option<Flusher>>,
     proc_fds: OwnedFd,
     options: Options,
 }
@@ -109,16 +121,24 @@ impl Fs {
     /// A view of the directory behind `source` (`O_PATH` will do).
     ///
     /// # Errors
-    /// Those of statx(2) on it, and of opening `/proc/self/fd`.
+    /// Those of statx(2) on it, and of opening `/proc/self/fd`; `ENOMEM` for the buffers.
     pub fn new(
         source: OwnedFd,
         recorder: Option<Arc<Recorder>>,
         options: Options,
     ) -> SysResult<Fs> {
+        let observer = Observer::new(recorder, options.hidden.clone(), options.quiet.clone());
+        let observer = Arc::new(observer);
+        let journal = || Arc::clone(&observer) as Arc<dyn Journal>;
+        let buffers = options
+            .buffer
+            .map(|options| Buffers::new(options, journal()));
         Ok(Fs {
             inodes: Inodes::new(source, options.descriptors)?,
             handles: Handles::default(),
-            observer: Observer::new(recorder, options.hidden.clone(), options.quiet.clone()),
+            files: buffers.transpose()?.map(Files::new),
+            flusher: Mutex::default(),
+            observer,
             proc_fds: sys::open_proc_fds()?,
             options,
         })
@@ -126,7 +146,11 @@ impl Fs {
 
     /// The kernel gives back `count` lookups of an inode.
     pub fn forget(&self, node: NodeId, count: u64) {
-        self.inodes.forget(node, count);
+        if self.inodes.forget(node, count)
+            && let Some(files) = &self.files
+        {
+            files.forget(node);
+        }
     }
 
     /// Inodes that the kernel knows, the root included.
@@ -159,11 +183,11 @@ impl Fs {
     fn opened(
         &self,
         inode: Arc<Inode>,
-        file: OwnedFd,
+        opened: Opened,
         opener: (Call, Option<Thread>),
     ) -> SysResult<Arc<handle::Handle>> {
         let pinned = self.fd(&inode)?;
-        Ok(self.handles.add(inode, pinned, file, opener))
+        Ok(self.handles.add(inode, pinned, opened, opener))
     }
 
     /// Lets this thread act as the caller for as long as the result lives.

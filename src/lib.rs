@@ -2,8 +2,9 @@
 //! request a program makes there. `docs/ARCHITECTURE.md` is the map.
 
 pub mod analysis;
-pub mod cache;
 pub mod backing;
+pub mod buffer;
+pub mod cache;
 pub mod caller;
 pub mod cli;
 pub mod error;

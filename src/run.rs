@@ -53,6 +53,8 @@ pub struct Plan {
     pub recording: Recording,
     /// Request threads.
     pub threads: usize,
+    /// How file data is buffered; `None` with policy `off`.
+    pub buffer: Option<crate::buffer::Options>,
     /// Mount options of the user's.
     pub options: crate::mount::options::MountOptions,
 }

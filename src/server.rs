@@ -23,6 +23,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::buffer::Drained;
+use crate::event::OwnCause;
 use crate::mount::Problem;
 use crate::trace::{FooterFacts, Recorder};
 use record::Recording;
@@ -64,6 +66,8 @@ pub struct Server {
     happenings: Receiver<Happening>,
     sender: Sender<Happening>,
     abandon: Arc<AtomicBool>,
+    /// A signal has asked for the end.
+    signalled: AtomicBool,
 }
 
 impl Server {
@@ -89,6 +93,7 @@ impl Server {
             happenings,
             sender,
             abandon: Arc::new(AtomicBool::new(false)),
+            signalled: AtomicBool::new(false),
         };
         server.watch_session()?;
         Ok(server)
@@ -122,14 +127,28 @@ impl Server {
     #[must_use]
     pub fn next(&self) -> Happening {
         // A sender is kept in `self`, so the channel never closes.
-        self.happenings.recv().unwrap_or(Happening::EndNow)
+        let happening = self.happenings.recv().unwrap_or(Happening::EndNow);
+        if let Happening::Signal(_) = happening {
+            self.signalled.store(true, Ordering::SeqCst);
+        }
+        happening
+    }
+
+    /// Writes back what is dirty, because the view is gone.
+    pub fn drain(&self) -> Drained {
+        let cause = if self.signalled.load(Ordering::SeqCst) {
+            OwnCause::Signal
+        } else {
+            OwnCause::Unmount
+        };
+        self.view.drain(cause, &self.abandon)
     }
 
     /// Writes back what is left, closes the trace and says how it went. The process is expected to end
     /// afterwards: request threads of a view that was given up may never come back.
     #[must_use]
     pub fn finish(self, cmd_exit: Option<i32>) -> Report {
-        let drained = self.view.drain(&self.abandon);
+        let drained = self.drain();
         let exit = if drained.dirty_bytes > 0 {
             EXIT_DIRTY
         } else {

@@ -5,6 +5,7 @@
 //! names are handed on as bytes and must not contain NUL (`EINVAL`).
 
 mod arena;
+mod clock;
 mod creds;
 mod dirents;
 mod io;
@@ -14,7 +15,8 @@ pub mod process;
 mod vectored;
 mod xattr;
 
-pub use arena::{Arena, Edit, View};
+pub use arena::{Arena, Edit as ArenaEdit, View as ArenaView};
+pub use clock::coarse_time;
 pub use creds::{AsCaller, Switch, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{

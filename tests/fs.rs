@@ -7,7 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use iolens::error::Errno;
-use iolens::fs::{Call, Fs, Listing, NewEntry, Options, Owners, Permissions, ReadFrom, WriteFrom};
+use iolens::fs::{
+    Call, Fs, Listing, NewEntry, Options, Owners, Permissions, ReadFrom, ReadHow, WriteFrom,
+    WriteHow,
+};
 use iolens::sys::open_path;
 use iolens::types::{NodeId, Tid};
 
@@ -18,6 +21,7 @@ fn view(dir: &Path, descriptors: usize) -> Fs {
         descriptors,
         hidden: None,
         quiet: Vec::new(),
+        buffer: None,
     };
     Fs::new(open_path(dir.as_os_str()).unwrap(), None, options).unwrap()
 }
@@ -181,7 +185,11 @@ fn an_append_lands_at_the_end_that_source_has_now() {
     let fh = fs.open(&call(), node, flags).unwrap();
     // Grown from outside since the kernel last asked: it still believes in offset 4.
     fs::write(&path, "one two ").unwrap();
-    let written = fs.write(&call(), fh, 4, b"three", flags, WriteFrom::Call);
+    let how = WriteHow {
+        flags,
+        from: WriteFrom::Call,
+    };
+    let written = fs.write(&call(), fh, 4, b"three", how).wait();
     assert_eq!(written, Ok(5));
     assert_eq!(fs::read_to_string(&path).unwrap(), "one two three");
     fs.release(&call(), fh).unwrap();
@@ -199,11 +207,19 @@ fn an_open_file_outlives_its_name() {
     let (attr, fh) = fs
         .create(&call(), NodeId::ROOT, name("gone"), flags, new)
         .unwrap();
-    fs.write(&call(), fh, 0, b"still here", flags, WriteFrom::Call)
-        .unwrap();
+    let how = WriteHow {
+        flags,
+        from: WriteFrom::Call,
+    };
+    let written = fs.write(&call(), fh, 0, b"still here", how).wait();
+    assert_eq!(written, Ok(10));
     fs.unlink(&call(), NodeId::ROOT, name("gone")).unwrap();
     let mut buf = [0; 16];
-    let read = fs.read(&call(), fh, 0, &mut buf, ReadFrom::Call).unwrap();
+    let how = ReadHow {
+        flags,
+        from: ReadFrom::Call,
+    };
+    let read = fs.read(&call(), fh, 0, &mut buf, how).unwrap();
     assert_eq!(&buf[..read], b"still here");
     assert_eq!(fs.getattr(&call(), attr.node).unwrap().stat.nlink, 0);
     fs.release(&call(), fh).unwrap();

@@ -20,21 +20,34 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backing", &["types", "error", "sys"]),
     ("analysis", &["types", "error", "event", "trace"]),
     ("render", &["types", "error", "event", "trace", "analysis"]),
-    ("fs", &["types", "error", "sys", "event", "caller", "trace"]),
+    (
+        "buffer",
+        &["types", "error", "sys", "cache", "event", "backing"],
+    ),
+    (
+        "fs",
+        &[
+            "types", "error", "sys", "cache", "event", "caller", "backing", "trace", "buffer",
+        ],
+    ),
     ("fuse", &["types", "error", "sys", "fs"]),
     ("mount", &["types", "error", "sys"]),
     (
         "server",
         &[
-            "types", "error", "sys", "event", "trace", "analysis", "render", "fs", "fuse", "mount",
+            "types", "error", "sys", "event", "trace", "analysis", "render", "buffer", "fs",
+            "fuse", "mount",
         ],
     ),
-    ("run", &["types", "error", "sys", "mount", "server"]),
+    (
+        "run",
+        &["types", "error", "sys", "buffer", "mount", "server"],
+    ),
     (
         "cli",
         &[
-            "types", "error", "sys", "event", "trace", "analysis", "render", "fs", "fuse", "mount",
-            "server", "run",
+            "types", "error", "sys", "event", "trace", "analysis", "render", "buffer", "fs",
+            "fuse", "mount", "server", "run",
         ],
     ),
     ("main", &["cli", "iolens"]),

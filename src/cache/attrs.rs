@@ -27,7 +27,9 @@ pub struct Facts {
 pub enum Outside {
     /// Nobody else has changed it.
     Same,
-    /// Somebody has, past the view.
+    /// Only its status-change time is another: its attributes were changed, or its data in a way that hides it.
+    Touched,
+    /// Its size or modification time is another: its data was changed.
     Changed,
 }
 
@@ -69,11 +71,9 @@ impl Attrs {
         if self.writing {
             return Outside::Same;
         }
-        let same = |seen: Facts| {
-            (seen.size, seen.mtime, seen.ctime) == (facts.size, facts.mtime, facts.ctime)
-        };
         let outside = match self.seen {
-            Some(seen) if !same(seen) => Outside::Changed,
+            Some(seen) if (seen.size, seen.mtime) != (facts.size, facts.mtime) => Outside::Changed,
+            Some(seen) if seen.ctime != facts.ctime => Outside::Touched,
             _ => Outside::Same,
         };
         self.seen = Some(*facts);
@@ -275,7 +275,7 @@ mod tests {
         attrs.look(&facts(5, 10, 10));
         assert_eq!(attrs.look(&facts(5, 10, 10)), Outside::Same);
         assert_eq!(attrs.look(&facts(5, 11, 11)), Outside::Changed);
-        assert_eq!(attrs.look(&facts(5, 11, 12)), Outside::Changed);
+        assert_eq!(attrs.look(&facts(5, 11, 12)), Outside::Touched);
         assert_eq!(attrs.look(&facts(5, 11, 12)), Outside::Same);
         attrs.wrote((20, 0));
         assert_eq!(attrs.begin_writeback(&facts(9, 15, 15)), Outside::Changed);

@@ -105,6 +105,12 @@ impl FileCache {
         self.size
     }
 
+    /// Bytes that SOURCE has, as far as known.
+    #[must_use]
+    pub fn source_size(&self) -> u64 {
+        self.source_size
+    }
+
     /// Dirty bytes, those under writeback included.
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {

@@ -54,6 +54,7 @@ struct Plan {
     options: MountOptions,
     recording: Recording,
     threads: usize,
+    buffer: Option<crate::buffer::Options>,
 }
 
 /// Runs the command; returns its exit status.
@@ -103,6 +104,7 @@ fn prepare(source: &Path, mountpoint: &Path, meant: Meant) -> Result<Plan, Probl
         options: meant.options,
         recording: meant.recording,
         threads: meant.threads,
+        buffer: meant.buffer,
     })
 }
 
@@ -246,6 +248,7 @@ impl Served {
             kernel_permissions: plan.options.default_permissions,
             only_ids: None,
             quiet: vec![Tid(prober)],
+            buffer: plan.buffer,
         };
         let server = Server::start(device, config, plan.recording)?;
         signals::listen(server.sender(), server.abandon())?;

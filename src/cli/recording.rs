@@ -8,16 +8,20 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::units::{parse_duration, parse_size};
+use crate::buffer;
 use crate::event::OpKind;
 use crate::mount::options::MountOptions;
 use crate::server::record::{Form, Recording, Target};
 use crate::trace::{CaptureFilter, PathGlobs};
-use crate::types::Pid;
+use crate::types::{Nanos, Pid};
 
 /// Default of `--cache-size`.
 const CACHE_BYTES: u64 = 256 << 20;
 /// Default of `--dirty-limit`.
 const DIRTY_BYTES: u64 = 64 << 20;
+/// Default of `--dirty-age`: what Linux's flusher waits at most between two rounds
+/// (dirty_writeback_centisecs, Documentation/admin-guide/sysctl/vm.rst).
+const DIRTY_AGE: Duration = Duration::from_secs(5);
 /// The most request threads; each has a 16 MiB buffer (fuser's, touched lazily).
 const THREADS_MAX: i64 = 1024;
 
@@ -80,9 +84,9 @@ pub struct RecordArgs {
     /// Print each operation to stderr as it happens
     #[arg(long)]
     live: bool,
-    /// The buffer cache [default: off; the others are not available yet]
-    #[arg(long, value_enum)]
-    policy: Option<Policy>,
+    /// The buffer cache: do writes wait in it, go past it, or is there none?
+    #[arg(long, value_enum, default_value = "write-back")]
+    policy: Policy,
     /// Memory for cached blocks, clean and dirty [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache_size: Option<u64>,
@@ -163,6 +167,8 @@ pub struct Meant {
     pub options: MountOptions,
     /// `--threads`
     pub threads: usize,
+    /// `--policy` and what goes with it; `None` for `off`.
+    pub buffer: Option<buffer::Options>,
 }
 
 /// Whether the table is printed at the end.
@@ -185,7 +191,7 @@ impl RecordArgs {
     /// One sentence for a usage error.
     pub fn meant(self, table: Table) -> Result<Meant, String> {
         self.refuse_what_is_not_there()?;
-        self.check_sizes()?;
+        let buffer = self.buffer()?;
         let options = MountOptions::parse(&self.options).map_err(|problem| problem.to_string())?;
         let threads = match self.threads {
             Some(threads) => usize::from(threads),
@@ -225,20 +231,11 @@ impl RecordArgs {
             recording,
             options,
             threads,
+            buffer,
         })
     }
 
     fn refuse_what_is_not_there(&self) -> Result<(), String> {
-        match self.policy {
-            None | Some(Policy::Off) => {}
-            Some(_) => {
-                return Err(
-                    "--policy write-back and write-through are not available yet: only off is, \
-                            which passes each call straight to SOURCE"
-                        .to_owned(),
-                );
-            }
-        }
         if self.kernel_cache != KernelCache::Off {
             return Err(
                 "--kernel-cache read and write-back are not available yet: only off is, with \
@@ -252,7 +249,7 @@ impl RecordArgs {
         Ok(())
     }
 
-    fn check_sizes(&self) -> Result<(), String> {
+    fn buffer(&self) -> Result<Option<buffer::Options>, String> {
         let cache = self.cache_size.unwrap_or(CACHE_BYTES);
         if cache == 0 {
             return Err(
@@ -268,9 +265,24 @@ impl RecordArgs {
         if self.dirty_limit == Some(0) {
             return Err("--dirty-limit 0 is out of range: writers would wait for ever".to_owned());
         }
-        if let Some(Age(Some(Duration::ZERO))) = self.dirty_age {
+        let age = self.dirty_age.unwrap_or(Age(Some(DIRTY_AGE))).0;
+        if age == Some(Duration::ZERO) {
             return Err("--dirty-age 0 is out of range: use --policy write-through".to_owned());
         }
-        Ok(())
+        let policy = match self.policy {
+            Policy::Off => return Ok(None),
+            Policy::WriteBack => buffer::Policy::WriteBack,
+            Policy::WriteThrough => buffer::Policy::WriteThrough,
+        };
+        Ok(Some(buffer::Options {
+            policy,
+            cache_bytes: cache,
+            dirty_limit: limit,
+            dirty_age: age.map(|age| Nanos(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))),
+            on_close: match self.on_close {
+                OnClose::Writeback => buffer::OnClose::Writeback,
+                OnClose::Keep => buffer::OnClose::Keep,
+            },
+        }))
     }
 }

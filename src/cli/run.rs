@@ -62,6 +62,7 @@ pub fn run(args: Args) -> u8 {
         cmd: args.cmd,
         recording,
         threads: meant.threads,
+        buffer: meant.buffer,
         options: meant.options,
     })
 }

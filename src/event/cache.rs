@@ -133,6 +133,12 @@ pub enum Reason {
     ChangedBelow,
     /// Newer data covered it.
     Superseded,
+    /// The kernel has forgotten the file.
+    Forget,
+    /// The write has to clear set-id bits or capabilities.
+    SetId,
+    /// The write ends where not every filesystem can have bytes.
+    SizeLimit,
     /// A reason of a newer version.
     #[serde(other)]
     Other,
@@ -161,6 +167,9 @@ impl Reason {
         Reason::Mmap,
         Reason::ChangedBelow,
         Reason::Superseded,
+        Reason::Forget,
+        Reason::SetId,
+        Reason::SizeLimit,
         Reason::Other,
     ];
 
@@ -188,6 +197,9 @@ impl Reason {
             Reason::Mmap => "mmap",
             Reason::ChangedBelow => "changed_below",
             Reason::Superseded => "superseded",
+            Reason::Forget => "forget",
+            Reason::SetId => "set_id",
+            Reason::SizeLimit => "size_limit",
             Reason::Other => "other",
         }
     }

@@ -3,9 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::handle::Handle;
 use super::inode::Inode;
 use super::observe::{Note, On};
 use super::{Call, Fs, Owners};
+use crate::buffer::Did;
+use crate::cache::SetMtime;
 use crate::error::Errno;
 use crate::event::{OpKind, SetAttrs};
 use crate::sys::{self, Stat, SysResult, TimeSet};
@@ -50,7 +53,9 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer
             .op(OpKind::Getattr, call, On::Inode(&inode), |note| {
-                let attr = self.attr(&inode)?;
+                let mut did = Did::new();
+                let attr = self.attr(&inode, &mut did)?;
+                note.did(did);
                 note.set(|op| op.file_size = inode.is_file().then_some(attr.stat.size));
                 Ok(attr)
             })
@@ -73,32 +78,87 @@ impl Fs {
         let on = handle.as_ref().map_or(On::Inode(&inode), On::Handle);
         self.observer.op(OpKind::Setattr, call, on, |note| {
             note_set(note, &new, None);
-            let fd = self.fd(&inode)?;
+            self.set_metadata(&inode, &new)?;
+            if let Some(size) = new.size {
+                self.truncate(call, &inode, handle.as_deref(), size, note)?;
+            }
+            // After the size, which moves the modification time.
+            self.set_times(&inode, &new)?;
+            let mut did = Did::new();
+            let attr = self.attr(&inode, &mut did)?;
+            note.did(did);
+            note_set(note, &new, Some(&attr.stat));
+            note.set(|op| op.file_size = inode.is_file().then_some(attr.stat.size));
+            if let (Some(buffer), true) = (self.buffer(&inode), note.recording()) {
+                note.set(|op| op.dirty = Some(buffer.dirty_bytes()));
+            }
+            Ok(attr)
+        })
+    }
+
+    fn set_metadata(&self, inode: &Arc<Inode>, new: &NewAttrs) -> SysResult<()> {
+        if new.mode.is_none() && new.uid.is_none() && new.gid.is_none() {
+            return Ok(());
+        }
+        let fd = self.fd(inode)?;
+        self.changing(inode, SetMtime::Left, || {
             if let Some(mode) = new.mode {
                 sys::chmod(fd.as_fd(), mode & 0o7777)?;
             }
             if new.uid.is_some() || new.gid.is_some() {
                 sys::chown(fd.as_fd(), new.uid, new.gid)?;
             }
-            if let Some(size) = new.size {
-                self.truncate(call, &inode, handle.as_deref().map(AsFd::as_fd), size)?;
-            }
-            if new.atime != TimeSet::Keep || new.mtime != TimeSet::Keep {
-                sys::set_times(fd.as_fd(), new.atime, new.mtime)?;
-            }
-            let attr = self.attr(&inode)?;
-            note_set(note, &new, Some(&attr.stat));
-            note.set(|op| op.file_size = inode.is_file().then_some(attr.stat.size));
-            Ok(attr)
+            Ok(())
         })
+    }
+
+    fn set_times(&self, inode: &Arc<Inode>, new: &NewAttrs) -> SysResult<()> {
+        if new.atime == TimeSet::Keep && new.mtime == TimeSet::Keep {
+            return Ok(());
+        }
+        let fd = self.fd(inode)?;
+        let set = || sys::set_times(fd.as_fd(), new.atime, new.mtime);
+        let mtime = if new.mtime == TimeSet::Keep {
+            SetMtime::Left
+        } else {
+            SetMtime::Set
+        };
+        match self.buffer(inode) {
+            // A writeback would set the time back to what it was.
+            Some(buffer) => buffer.changing_alone(mtime, set, || sys::stat(fd.as_fd())),
+            None => self.changing(inode, mtime, set),
+        }
+    }
+
+    /// Runs an operation that changes attributes of a file of SOURCE, so that its buffer does not take
+    /// the change for one from outside.
+    pub(super) fn changing<T>(
+        &self,
+        inode: &Arc<Inode>,
+        mtime: SetMtime,
+        change: impl FnOnce() -> SysResult<T>,
+    ) -> SysResult<T> {
+        let Some(files) = self.files.as_ref().filter(|_| inode.is_file()) else {
+            return change();
+        };
+        let fd = self.fd(inode)?;
+        match files.get(inode) {
+            Some(buffer) => buffer.changing(mtime, change, || sys::stat(fd.as_fd())),
+            None => {
+                let done = change()?;
+                files.changed_unbuffered(inode.node, mtime, || sys::stat(fd.as_fd()));
+                Ok(done)
+            }
+        }
     }
 
     fn truncate(
         &self,
         call: &Call,
         inode: &Arc<Inode>,
-        open: Option<BorrowedFd<'_>>,
+        open: Option<&Handle>,
         size: u64,
+        note: &mut Note,
     ) -> SysResult<()> {
         if !inode.is_file() {
             return Err(if inode.is_dir() {
@@ -107,13 +167,23 @@ impl Fs {
                 Errno::EINVAL
             });
         }
-        self.as_unprivileged(call, || match open {
-            Some(fd) => sys::set_size(fd, size),
-            None => {
-                let file = self.reopen(inode, libc::O_WRONLY | libc::O_NONBLOCK)?;
-                sys::set_size(file.as_fd(), size)
-            }
-        })
+        let cut = || {
+            self.as_unprivileged(call, || match open {
+                Some(handle) => sys::set_size(handle.as_fd(), size),
+                None => {
+                    let file = self.reopen(inode, libc::O_WRONLY | libc::O_NONBLOCK)?;
+                    sys::set_size(file.as_fd(), size)
+                }
+            })
+        };
+        let Some(buffer) = self.buffer(inode) else {
+            return self.changing(inode, SetMtime::Set, cut);
+        };
+        let fd = self.fd(inode)?;
+        let mut did = Did::new();
+        let done = buffer.truncate(&note.by(), &mut did, cut, || sys::stat(fd.as_fd()));
+        note.did(did);
+        done
     }
 
     /// access(2); only asked for where SOURCE decides.
@@ -142,9 +212,10 @@ impl Fs {
     }
 
     /// The attributes of an inode, as the view shows them.
-    pub(super) fn attr(&self, inode: &Arc<Inode>) -> SysResult<Attr> {
+    /// What they show to have changed past the view is dropped from the buffer, which `did` is told.
+    pub(super) fn attr(&self, inode: &Arc<Inode>, did: &mut Did) -> SysResult<Attr> {
         let fd = self.fd(inode)?;
-        let stat = sys::stat(fd.as_fd())?;
+        let stat = self.stat_of(inode, &fd, did)?;
         Ok(self.shown_attr(inode, fd.as_fd(), stat))
     }
 
@@ -190,7 +261,7 @@ impl Fs {
 }
 
 /// Notes what was asked for; "now" becomes known when it is done.
-fn note_set(note: &mut Note<'_>, new: &NewAttrs, done: Option<&Stat>) {
+fn note_set(note: &mut Note, new: &NewAttrs, done: Option<&Stat>) {
     note.set(|op| {
         op.set = Some(Box::new(SetAttrs {
             size: new.size,

@@ -1,19 +1,18 @@
-//! File data: open to release.
+//! File data: read, write, and the calls after which it is where it belongs.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use super::attrs::Attr;
+use super::answer::Answer;
 use super::handle::Handle;
-use super::inode::{Inode, lock};
-use super::namespace::{NewEntry, mode_of};
 use super::observe::{Note, On};
-use super::{Call, Fs, Permissions};
+use super::{Call, Fs};
+use crate::buffer::{Did, File, Gate, OnClose, Place, Put};
 use crate::error::Errno;
-use crate::event::{CacheDid, OpKind, Reason, open_flag_names, write_flag_names};
-use crate::sys::{self, Access, SyncKind, SysResult};
-use crate::types::{Fh, NodeId};
+use crate::event::{CacheDid, OpKind, Reason, write_flag_names};
+use crate::sys::{self, SyncKind, SysResult};
+use crate::types::{ByteRange, Fh};
 
 /// Where a read comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,130 +34,30 @@ pub enum WriteFrom {
     Mapping,
 }
 
-/// `__FMODE_EXEC` of include/linux/fs.h: opened to be executed.
-const FMODE_EXEC: i32 = 0x20;
+/// What ends beyond this offset (8 TiB) goes past the buffer, so that `EFBIG` is the write's own answer:
+/// the smallest largest file of a common filesystem is that of ext4 with blocks of 4 KiB (16 TiB) or of
+/// ext4 without extents (2 TiB with such blocks, which SOURCE then tells at writeback).
+const SIZE_LIMIT: u64 = 1 << 43;
 
-/// Flags that are not for SOURCE's descriptor: the kernel has dealt with them, or they are applied to
-/// each write (O_DIRECT would ask for aligned buffers of ours).
-const NOT_BELOW: i32 = libc::O_CREAT
-    | libc::O_EXCL
-    | libc::O_NOCTTY
-    | libc::O_APPEND
-    | libc::O_DIRECT
-    | libc::O_SYNC
-    | libc::O_NOFOLLOW
-    | FMODE_EXEC;
+/// A read, as the request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadHow {
+    /// The open file's flags at this moment.
+    pub flags: i32,
+    /// Where it comes from.
+    pub from: ReadFrom,
+}
+
+/// A write, as the request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteHow {
+    /// The open file's flags, with those of the call (`RWF_DSYNC`, `RWF_SYNC`) added.
+    pub flags: i32,
+    /// Where it comes from.
+    pub from: WriteFrom,
+}
 
 impl Fs {
-    /// open(2) of an existing file.
-    ///
-    /// # Errors
-    /// Those of the call.
-    pub fn open(&self, call: &Call, node: NodeId, flags: i32) -> SysResult<Fh> {
-        let inode = self.inode(node)?;
-        self.observer
-            .op(OpKind::Open, call, On::Inode(&inode), |note| {
-                note.set(|op| op.flags = open_flag_names(flags));
-                self.may_execute(&inode, flags)?;
-                let file = self.open_file(call, &inode, flags & !NOT_BELOW)?;
-                note_size(note, &file);
-                let handle = self.opened(inode.clone(), file, (*call, note.thread()))?;
-                note.set(|op| op.fh = Some(handle.fh));
-                Ok(handle.fh)
-            })
-    }
-
-    fn open_file(&self, call: &Call, inode: &Arc<Inode>, flags: i32) -> SysResult<OwnedFd> {
-        if !inode.is_file() {
-            // Fifos and devices are opened by the kernel itself; here they would block or act.
-            return Err(if inode.is_dir() {
-                Errno::EISDIR
-            } else {
-                Errno::ENXIO
-            });
-        }
-        let open = |flags| {
-            if flags & libc::O_TRUNC == 0 {
-                self.reopen(inode, flags)
-            } else {
-                self.as_unprivileged(call, || self.reopen(inode, flags))
-            }
-        };
-        match open(flags) {
-            // Only the owner may ask for it; the kernel has let the caller.
-            Err(Errno::EPERM) if flags & libc::O_NOATIME != 0 => open(flags & !libc::O_NOATIME),
-            other => other,
-        }
-    }
-
-    /// What is opened to be executed is opened for reading below: its execute bits are asked for here,
-    /// where the kernel has not done so.
-    fn may_execute(&self, inode: &Arc<Inode>, flags: i32) -> SysResult<()> {
-        if flags & FMODE_EXEC == 0 || self.options.permissions == Permissions::Kernel {
-            return Ok(());
-        }
-        sys::access(self.fd(inode)?.as_fd(), libc::X_OK)
-    }
-
-    /// open(2) with `O_CREAT`: makes the file, or opens it where it exists already.
-    ///
-    /// # Errors
-    /// Those of the call; `EEXIST` with `O_EXCL`.
-    pub fn create(
-        &self,
-        call: &Call,
-        parent: NodeId,
-        name: &OsStr,
-        flags: i32,
-        new: NewEntry,
-    ) -> SysResult<(Attr, Fh)> {
-        let dir = self.inode(parent)?;
-        self.observer
-            .op(OpKind::Create, call, On::Name(&dir, name), |note| {
-                note.set(|op| {
-                    op.flags = open_flag_names(flags);
-                    op.mode = Some(new.mode & 0o7777);
-                });
-                let (inode, attr, file) = match self.create_new(call, &dir, name, flags, new) {
-                    Err(Errno::EEXIST) if flags & libc::O_EXCL == 0 => {
-                        let (inode, attr) = self.find(&dir, name)?;
-                        let opened = self.open_file(call, &inode, flags & !NOT_BELOW);
-                        let file = opened.inspect_err(|_| self.inodes.forget(inode.node, 1))?;
-                        (inode, attr, file)
-                    }
-                    other => other?,
-                };
-                note_size(note, &file);
-                let handle = self.opened(inode, file, (*call, note.thread()))?;
-                note.set(|op| {
-                    op.fh = Some(handle.fh);
-                    op.ino = Some(attr.ino);
-                });
-                Ok((attr, handle.fh))
-            })
-    }
-
-    fn create_new(
-        &self,
-        call: &Call,
-        dir: &Arc<Inode>,
-        name: &OsStr,
-        flags: i32,
-        new: NewEntry,
-    ) -> SysResult<(Arc<Inode>, Attr, OwnedFd)> {
-        let dir_fd = self.fd(dir)?;
-        let mode = mode_of(dir_fd.as_fd(), new) & 0o7777;
-        // O_CREAT is passed with O_EXCL only: fs.protected_regular would refuse the server a file
-        // that exists in a sticky directory (Documentation/admin-guide/sysctl/fs.rst).
-        let caller = self.act_as(call)?;
-        let below = flags & !NOT_BELOW & !libc::O_TRUNC;
-        let file = sys::open_below(dir_fd.as_fd(), name, below, Access::New(mode))?;
-        drop(caller);
-        let path_fd = sys::reopen(self.proc_fds.as_fd(), file.as_fd(), libc::O_PATH)?;
-        let (inode, attr) = self.enter(dir, name, path_fd)?;
-        Ok((inode, attr, file))
-    }
-
     /// Reads into `buf`; short only at the end of the file.
     ///
     /// # Errors
@@ -169,7 +68,7 @@ impl Fs {
         fh: Fh,
         offset: u64,
         buf: &mut [u8],
-        from: ReadFrom,
+        how: ReadHow,
     ) -> SysResult<usize> {
         let handle = self.handle(fh)?;
         self.observer
@@ -178,93 +77,212 @@ impl Fs {
                     op.offset = Some(offset);
                     op.size = Some(buf.len() as u64);
                 });
-                if note.recording() && from == ReadFrom::PageCache {
-                    let fault = self
-                        .observer
-                        .callers()
-                        .in_page_fault(call.tid)
-                        .unwrap_or(false);
-                    note.set(|op| {
-                        op.mapped = fault;
-                        op.page_cache = !fault;
-                    });
-                }
-                let count = sys::read_at(handle.as_fd(), buf, offset)?;
-                note_size(note, &*handle);
+                self.note_page_cache(call, how.from, note);
+                let count = match &handle.buffer {
+                    Some(buffer) => read_buffered(&handle, buffer, offset, buf, how, note)?,
+                    None => {
+                        let count = sys::read_at(handle.as_fd(), buf, offset)?;
+                        note_bypass(note, count, Reason::Policy);
+                        count
+                    }
+                };
+                note_size(note, &handle);
                 note.set(|op| {
                     op.ret = Some(count as u64);
                     // The file may have shrunk since: what was read was within it.
                     op.file_size = op.file_size.map(|size| size.max(offset + count as u64));
-                    if count > 0 {
-                        let size = count as u64;
-                        op.cache.push(CacheDid::Bypass {
-                            size,
-                            reason: Reason::Policy,
-                        });
-                    }
                 });
                 Ok(count)
             })
     }
 
-    /// Writes `data`: at `offset`, or with `O_APPEND` among the flags wherever the file ends now.
-    /// `flags` are the open file's, with those of the call (`RWF_DSYNC`, `RWF_SYNC`) added.
+    fn note_page_cache(&self, call: &Call, from: ReadFrom, note: &mut Note) {
+        if !note.recording() || from != ReadFrom::PageCache {
+            return;
+        }
+        let fault = self.observer.callers().in_page_fault(call.tid);
+        let fault = fault.unwrap_or(false);
+        note.set(|op| {
+            op.mapped = fault;
+            op.page_cache = !fault;
+        });
+    }
+
+    /// Writes `data`: at `offset`, or with `O_APPEND` among the flags wherever the file ends now. The
+    /// answer may have to wait until less is dirty.
     ///
     /// # Errors
-    /// Those of pwritev2(2).
+    /// Those of pwritev2(2); with a buffer, those that only SOURCE knows come at fsync(2) or close(2).
     pub fn write(
         &self,
         call: &Call,
         fh: Fh,
         offset: u64,
         data: &[u8],
-        flags: i32,
-        from: WriteFrom,
-    ) -> SysResult<usize> {
-        let handle = self.handle(fh)?;
+        how: WriteHow,
+    ) -> Answer<usize> {
+        let handle = match self.handle(fh) {
+            Ok(handle) => handle,
+            Err(errno) => return Answer::Now(Err(errno)),
+        };
+        let work = |note: &mut Note| {
+            note.set(|op| {
+                op.offset = Some(offset);
+                op.size = Some(data.len() as u64);
+                op.flags = write_flag_names(how.flags);
+                op.mapped = how.from == WriteFrom::Mapping;
+            });
+            // A page goes where it belongs, however its file is open.
+            let place = match how.from {
+                WriteFrom::Mapping => Place::Within(offset),
+                _ if how.flags & libc::O_APPEND != 0 => Place::End,
+                _ => Place::At(offset),
+            };
+            let put = match &handle.buffer {
+                Some(buffer) => {
+                    self.write_buffered(call, &handle, buffer, (place, data), how, note)?
+                }
+                None => self.write_unbuffered(call, &handle, (place, data), how, note)?,
+            };
+            note_size(note, &handle);
+            note.set(|op| {
+                op.offset = Some(put.at);
+                op.ret = Some(put.count as u64);
+            });
+            Ok(put.count)
+        };
+        let on = On::Handle(&handle);
         self.observer
-            .op(OpKind::Write, call, On::Handle(&handle), |note| {
-                note.set(|op| {
-                    op.offset = Some(offset);
-                    op.size = Some(data.len() as u64);
-                    op.flags = write_flag_names(flags);
-                    op.mapped = from == WriteFrom::Mapping;
-                });
-                // A page goes where it belongs, however its file is open.
-                let flags = if from == WriteFrom::Mapping {
-                    flags & !libc::O_APPEND
-                } else {
-                    flags
-                };
-                let write = || put(&handle, offset, data, flags);
-                let (count, at) = match from {
-                    WriteFrom::CallClearingSetId => self.as_unprivileged(call, write)?,
-                    WriteFrom::Call | WriteFrom::Mapping => write()?,
-                };
-                note_size(note, &*handle);
-                note.set(|op| {
-                    op.offset = Some(at);
-                    op.ret = Some(count as u64);
-                    if count > 0 {
-                        let size = count as u64;
-                        op.cache.push(CacheDid::WriteThrough {
-                            size,
-                            reason: Reason::Policy,
-                        });
-                    }
-                });
-                Ok(count)
-            })
+            .op_that_may_wait(OpKind::Write, call, on, work, || self.waits(&handle))
     }
 
-    /// close(2) of one descriptor: tells an error that SOURCE tells only then.
+    /// Where a writer has to wait now.
+    fn waits(&self, handle: &Handle) -> Option<(Arc<Gate>, Reason)> {
+        let gate = handle.buffer.as_ref().and(self.files.as_ref())?;
+        let gate = gate.buffers().gate();
+        let closed = gate.is_closed();
+        closed.then(|| (Arc::clone(gate), Reason::DirtyLimit))
+    }
+
+    fn write_buffered(
+        &self,
+        call: &Call,
+        handle: &Arc<Handle>,
+        buffer: &Arc<File>,
+        (place, data): (Place, &[u8]),
+        how: WriteHow,
+        note: &mut Note,
+    ) -> SysResult<Put> {
+        let by = note.by();
+        let mut did = Did::new();
+        let reason = match self.goes_through(handle, buffer, (place, data), how)? {
+            Some(reason) => reason,
+            None => match buffer.write(&by, &mut did, &handle.backing, place, data)? {
+                Some(put) => {
+                    note.did(did);
+                    return Ok(put);
+                }
+                None => Reason::Memory,
+            },
+        };
+        let put = buffer.write_through(
+            &by,
+            &mut did,
+            reason,
+            (place, data),
+            |place, data| self.put(call, handle, (place, data), how),
+            || sys::stat(handle.as_fd()),
+        );
+        note.did(did);
+        put
+    }
+
+    /// Why a write must not be buffered, if it must not.
+    fn goes_through(
+        &self,
+        handle: &Arc<Handle>,
+        buffer: &Arc<File>,
+        (place, data): (Place, &[u8]),
+        how: WriteHow,
+    ) -> SysResult<Option<Reason>> {
+        if self.writes_through() {
+            return Ok(Some(Reason::Policy));
+        }
+        if how.from == WriteFrom::CallClearingSetId && self.has_privileges(handle, buffer)? {
+            return Ok(Some(Reason::SetId));
+        }
+        let start = match place {
+            Place::At(at) | Place::Within(at) => at,
+            Place::End => buffer.size(),
+        };
+        let beyond = start.saturating_add(data.len() as u64) > SIZE_LIMIT;
+        Ok(match how.flags {
+            // A page of a mapping is the kernel's to write, however the file was opened.
+            _ if how.from == WriteFrom::Mapping => None,
+            flags if flags & libc::O_DIRECT != 0 => Some(Reason::ODirect),
+            flags if flags & libc::O_SYNC != 0 => Some(Reason::OSync),
+            _ if beyond => Some(Reason::SizeLimit),
+            _ => None,
+        })
+    }
+
+    /// Whether the file has set-id bits or capabilities, which a write has to clear as SOURCE does it.
+    fn has_privileges(&self, handle: &Handle, buffer: &File) -> SysResult<bool> {
+        buffer.has_privileges(|| {
+            let set_id = sys::stat(handle.as_fd())?.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+            let capability = std::ffi::OsStr::new("security.capability");
+            Ok(set_id || sys::get_xattr(self.fd(&handle.inode)?.as_fd(), capability, 0).is_ok())
+        })
+    }
+
+    fn write_unbuffered(
+        &self,
+        call: &Call,
+        handle: &Arc<Handle>,
+        (place, data): (Place, &[u8]),
+        how: WriteHow,
+        note: &mut Note,
+    ) -> SysResult<Put> {
+        let put = self.put(call, handle, (place, data), how)?;
+        if put.count > 0 {
+            let size = put.count as u64;
+            let reason = Reason::Policy;
+            note.did(vec![CacheDid::WriteThrough { size, reason }]);
+        }
+        Ok(put)
+    }
+
+    /// Writes to SOURCE.
+    fn put(
+        &self,
+        call: &Call,
+        handle: &Handle,
+        (place, data): (Place, &[u8]),
+        how: WriteHow,
+    ) -> SysResult<Put> {
+        let write = || put(handle, place, data, how.flags);
+        match how.from {
+            WriteFrom::CallClearingSetId => self.as_unprivileged(call, write),
+            WriteFrom::Call | WriteFrom::Mapping => write(),
+        }
+    }
+
+    /// close(2) of one descriptor: writes back, unless that is left for later, and tells an error that
+    /// nobody has been told of, or that SOURCE tells only then.
     ///
     /// # Errors
-    /// Those of close(2): `EIO`, `ENOSPC`, `EDQUOT` on network filesystems.
+    /// Those of writing back, and of close(2): `EIO`, `ENOSPC`, `EDQUOT`.
     pub fn flush(&self, call: &Call, fh: Fh) -> SysResult<()> {
         let handle = self.handle(fh)?;
         self.observer
-            .op(OpKind::Flush, call, On::Handle(&handle), |_| {
+            .op(OpKind::Flush, call, On::Handle(&handle), |note| {
+                if let Some(buffer) = &handle.buffer {
+                    let writes = handle.writable
+                        && self.on_close() == OnClose::Writeback
+                        && !buffer.is_nameless();
+                    let reason = writes.then_some(Reason::Close);
+                    bring_back(buffer, reason, &handle.told, note)?;
+                }
                 let copy = handle.as_fd().try_clone_to_owned()?;
                 nix::unistd::close(copy).map_err(Errno::from)
             })
@@ -273,46 +291,115 @@ impl Fs {
     /// fsync(2) and fdatasync(2).
     ///
     /// # Errors
-    /// Those of the calls.
+    /// Those of writing back, and of the calls.
     pub fn fsync(&self, call: &Call, fh: Fh, kind: SyncKind) -> SysResult<()> {
         let handle = self.handle(fh)?;
         self.observer
             .op(OpKind::Fsync, call, On::Handle(&handle), |note| {
                 note.set(|op| op.datasync = kind == SyncKind::Data);
+                if let Some(buffer) = &handle.buffer {
+                    bring_back(buffer, Some(Reason::Fsync), &handle.told, note)?;
+                }
                 sys::fsync(handle.as_fd(), kind)
             })
     }
+}
 
-    /// The last descriptor of an open file is gone.
-    ///
-    /// # Errors
-    /// `EBADF` for one that is not open.
-    pub fn release(&self, call: &Call, fh: Fh) -> SysResult<()> {
-        let handle = self.handles.remove(fh)?;
-        self.observer
-            .op(OpKind::Release, call, On::Handle(&handle), |_| Ok(()))
+/// Writes a file back for `reason`, if there is one, and tells what this open file description has not
+/// been told of earlier writebacks.
+fn bring_back(
+    buffer: &Arc<File>,
+    reason: Option<Reason>,
+    told: &AtomicU64,
+    note: &mut Note,
+) -> SysResult<()> {
+    let mut did = Did::new();
+    let written = match reason {
+        Some(reason) => buffer.write_back(&note.by(), &mut did, ByteRange::ALL, reason),
+        None => Ok(()),
+    };
+    note.did(did);
+    let (size, dirty) = buffer.size_and_dirty();
+    note.set(|op| {
+        op.file_size = Some(size);
+        op.dirty = Some(dirty);
+    });
+    let news = buffer.news(told);
+    written.and(news.map_or(Ok(()), Err))
+}
+
+fn read_buffered(
+    handle: &Handle,
+    buffer: &Arc<File>,
+    offset: u64,
+    buf: &mut [u8],
+    how: ReadHow,
+    note: &mut Note,
+) -> SysResult<usize> {
+    let by = note.by();
+    let mut did = Did::new();
+    let direct = how.flags & libc::O_DIRECT != 0 && how.from == ReadFrom::Call;
+    let count = if direct {
+        let range = ByteRange::at(offset, buf.len() as u64);
+        let around = (range, Reason::ODirect);
+        let read = || sys::read_at(handle.as_fd(), buf, offset);
+        buffer.settled(&by, &mut did, around, read)
+    } else {
+        let source = &*handle.backing;
+        buffer.read(&mut did, source, &handle.stream, offset, buf)
+    };
+    note.did(did);
+    let count = count?;
+    if direct {
+        note_bypass(note, count, Reason::ODirect);
+    } else if count > 0 {
+        buffer.touch_access_time(&*handle.backing);
+    }
+    Ok(count)
+}
+
+fn note_bypass(note: &mut Note, count: usize, reason: Reason) {
+    if count > 0 {
+        let size = count as u64;
+        note.did(vec![CacheDid::Bypass { size, reason }]);
     }
 }
 
-/// Writes, and tells how much and where.
-fn put(handle: &Handle, offset: u64, data: &[u8], flags: i32) -> SysResult<(usize, u64)> {
+/// Writes to SOURCE's file, and tells how much and where.
+fn put(handle: &Handle, place: Place, data: &[u8], flags: i32) -> SysResult<Put> {
     let sync = match flags & libc::O_SYNC {
         libc::O_SYNC => SyncKind::All,
         0 => SyncKind::None,
         _ => SyncKind::Data,
     };
-    if flags & libc::O_APPEND == 0 {
-        let count = sys::write_at(handle.as_fd(), data, offset, sync)?;
-        return Ok((count, offset));
+    match place {
+        Place::At(at) | Place::Within(at) => {
+            let count = sys::write_at(handle.as_fd(), data, at, sync)?;
+            Ok(Put { count, at })
+        }
+        Place::End => {
+            let _turn = super::inode::lock(&handle.append_turn);
+            let (count, end) = sys::append(handle.as_fd(), data, sync)?;
+            let at = end.saturating_sub(count as u64);
+            Ok(Put { count, at })
+        }
     }
-    let _turn = lock(&handle.append_turn);
-    let (count, end) = sys::append(handle.as_fd(), data, sync)?;
-    Ok((count, end.saturating_sub(count as u64)))
 }
 
-fn note_size(note: &mut Note<'_>, file: &impl AsFd) {
-    if note.recording() {
-        let size = sys::stat(file.as_fd()).ok().map(|stat| stat.size);
-        note.set(|op| op.file_size = size);
+/// What an operation on an open file says of it: its size, and how much of it is dirty.
+pub(super) fn note_size(note: &mut Note, handle: &Handle) {
+    if !note.recording() {
+        return;
     }
+    let (size, dirty) = match &handle.buffer {
+        Some(buffer) => {
+            let (size, dirty) = buffer.size_and_dirty();
+            (Some(size), Some(dirty))
+        }
+        None => (sys::stat(handle.as_fd()).ok().map(|stat| stat.size), None),
+    };
+    note.set(|op| {
+        op.file_size = size;
+        op.dirty = dirty;
+    });
 }

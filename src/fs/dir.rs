@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::attrs::Attr;
-use super::handle::Handle;
+use super::handle::{Handle, Opened};
 use super::inode::lock;
 use super::observe::On;
 use super::{Call, Fs};
+use crate::buffer::Did;
 use crate::event::OpKind;
 use crate::sys::{self, Dirent, SyncKind, SysResult};
 use crate::types::{Fh, NodeId};
@@ -51,7 +52,8 @@ impl Fs {
             .op(OpKind::Opendir, call, On::Inode(&inode), |note| {
                 note.set(|op| op.flags = crate::event::open_flag_names(flags));
                 let dir = self.reopen(&inode, libc::O_RDONLY | libc::O_DIRECTORY)?;
-                let handle = self.opened(inode.clone(), dir, (*call, note.thread()))?;
+                let opener = (*call, note.thread());
+                let handle = self.opened(inode.clone(), Opened::dir(dir), opener)?;
                 note.set(|op| op.fh = Some(handle.fh));
                 Ok(handle.fh)
             })
@@ -132,7 +134,7 @@ impl Fs {
         let attr = match listing {
             // What cannot be looked up (removed meanwhile, not permitted) is listed by name alone.
             Listing::Attributes if !dots => self
-                .find(&handle.inode, entry.name)
+                .find(&handle.inode, entry.name, &mut Did::new())
                 .ok()
                 .map(|(_, attr)| attr),
             _ => None,
@@ -151,7 +153,7 @@ impl Fs {
             attr,
         });
         if let (false, Some(attr)) = (room, attr) {
-            self.inodes.forget(attr.node, 1);
+            self.forget(attr.node, 1);
         }
         room
     }

@@ -3,12 +3,16 @@
 
 use std::os::fd::AsFd;
 
-use super::observe::On;
+use super::data::note_size;
+use super::handle::Handle;
+use super::observe::{Note, On};
 use super::{Call, Fs};
+use crate::buffer::Did;
+use crate::cache::SetMtime;
 use crate::error::Errno;
-use crate::event::OpKind;
+use crate::event::{OpKind, Reason};
 use crate::sys::{self, SysResult};
-use crate::types::Fh;
+use crate::types::{ByteRange, Fh};
 
 /// The ioctls that are handed on, with the size of their record (include/uapi/linux/fs.h): they read
 /// or change the attributes that chattr(1) and lsattr(1) show.
@@ -40,11 +44,12 @@ impl Fs {
                     op.size = Some(len);
                     op.mode = u32::try_from(mode).ok();
                 });
-                self.as_unprivileged(call, || sys::fallocate(handle.as_fd(), mode, offset, len))?;
-                if note.recording() {
-                    let size = sys::stat(handle.as_fd())?.size;
-                    note.set(|op| op.file_size = Some(size));
-                }
+                let change = || {
+                    self.as_unprivileged(call, || sys::fallocate(handle.as_fd(), mode, offset, len))
+                };
+                let about = (ByteRange::at(offset, len), Reason::Fallocate);
+                rewriting(&handle, note, about, change)?;
+                note_size(note, &handle);
                 Ok(())
             })
     }
@@ -66,7 +71,8 @@ impl Fs {
                     op.offset = u64::try_from(offset).ok();
                     op.name = Some(name.into());
                 });
-                let found = sys::seek_extent(handle.as_fd(), offset, whence)?;
+                let seek = || sys::seek_extent(handle.as_fd(), offset, whence);
+                let found = settled(&handle, note, (ByteRange::ALL, Reason::Lseek), seek)?;
                 note.set(|op| op.ret = u64::try_from(found).ok());
                 Ok(found)
             })
@@ -93,16 +99,23 @@ impl Fs {
                     op.offset_out = Some(to.1);
                     op.path_out = target.shown().path.path;
                 });
-                let count = self.as_unprivileged(call, || {
-                    sys::copy_range((source.as_fd(), from.1), (target.as_fd(), to.1), len)
-                })?;
-                if note.recording() {
-                    let size = sys::stat(target.as_fd())?.size;
-                    note.set(|op| {
-                        op.ret = Some(count as u64);
-                        op.file_size = Some(size);
-                    });
-                }
+                let reason = Reason::CopyFileRange;
+                // What is to be copied has to be there.
+                settled(
+                    &source,
+                    note,
+                    (ByteRange::at(from.1, len as u64), reason),
+                    || Ok(()),
+                )?;
+                let copy = || {
+                    self.as_unprivileged(call, || {
+                        sys::copy_range((source.as_fd(), from.1), (target.as_fd(), to.1), len)
+                    })
+                };
+                let about = (ByteRange::at(to.1, len as u64), reason);
+                let count = rewriting(&target, note, about, copy)?;
+                note_size(note, &target);
+                note.set(|op| op.ret = Some(count as u64));
                 Ok(count)
             })
     }
@@ -123,8 +136,43 @@ impl Fs {
                 let mut record = vec![0; size];
                 let given = input.len().min(size);
                 record[..given].copy_from_slice(&input[..given]);
-                sys::ioctl_in_place(handle.as_fd(), command, &mut record)?;
+                self.changing(&handle.inode, SetMtime::Left, || {
+                    sys::ioctl_in_place(handle.as_fd(), command, &mut record)
+                })?;
                 Ok(record)
             })
     }
+}
+
+/// Runs what changes the data of a file of SOURCE itself, after what is dirty of it.
+fn rewriting<T>(
+    handle: &Handle,
+    note: &mut Note,
+    about: (ByteRange, Reason),
+    change: impl FnOnce() -> SysResult<T>,
+) -> SysResult<T> {
+    let Some(buffer) = &handle.buffer else {
+        return change();
+    };
+    let mut did = Did::new();
+    let stat = || sys::stat(handle.as_fd());
+    let done = buffer.rewriting(&note.by(), &mut did, about, change, stat);
+    note.did(did);
+    done
+}
+
+/// Runs what has to see the data of a file in SOURCE, after what is dirty of it.
+fn settled<T>(
+    handle: &Handle,
+    note: &mut Note,
+    about: (ByteRange, Reason),
+    work: impl FnOnce() -> SysResult<T>,
+) -> SysResult<T> {
+    let Some(buffer) = &handle.buffer else {
+        return work();
+    };
+    let mut did = Did::new();
+    let done = buffer.settled(&note.by(), &mut did, about, work);
+    note.did(did);
+    done
 }

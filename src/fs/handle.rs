@@ -9,6 +9,9 @@ use dashmap::DashMap;
 use super::Call;
 use super::inode::{Inode, PathFd};
 use super::names::{Link, PathCache, Shown};
+use crate::backing::{Backing, Real};
+use crate::buffer::File;
+use crate::cache::Stream;
 use crate::caller::Thread;
 use crate::error::Errno;
 use crate::sys::SysResult;
@@ -31,7 +34,40 @@ pub struct Handle {
     path: PathCache,
     /// Keeps the inode's descriptor, and with it its number, for as long as the file is open.
     _pinned: Arc<PathFd>,
-    file: OwnedFd,
+    /// What is buffered of the file; directories have no buffer, nor has any file with policy `off`.
+    pub buffer: Option<Arc<File>>,
+    /// How the buffer gets at SOURCE.
+    pub backing: Arc<dyn Backing>,
+    /// Its reader's read-ahead.
+    pub stream: Mutex<Stream>,
+    /// The count of failed writebacks that it has been told of.
+    pub told: AtomicU64,
+    /// Whether it was opened for writing.
+    pub writable: bool,
+    file: Arc<OwnedFd>,
+}
+
+/// What was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file or directory of SOURCE.
+    pub file: OwnedFd,
+    /// Its buffer.
+    pub buffer: Option<Arc<File>>,
+    /// Whether it was opened for writing.
+    pub writable: bool,
+}
+
+impl Opened {
+    /// A directory.
+    #[must_use]
+    pub fn dir(file: OwnedFd) -> Opened {
+        Opened {
+            file,
+            buffer: None,
+            writable: false,
+        }
+    }
 }
 
 impl Handle {
@@ -61,10 +97,12 @@ impl Handles {
         &self,
         inode: Arc<Inode>,
         pinned: Arc<PathFd>,
-        file: OwnedFd,
+        opened: Opened,
         opener: (Call, Option<Thread>),
     ) -> Arc<Handle> {
         let fh = Fh(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let file = Arc::new(opened.file);
+        let told = opened.buffer.as_ref().map_or(0, |file| file.errors_told());
         let handle = Arc::new(Handle {
             fh,
             opener,
@@ -74,6 +112,11 @@ impl Handles {
             path: PathCache::default(),
             _pinned: pinned,
             inode,
+            buffer: opened.buffer,
+            backing: Arc::new(Real::new(Arc::clone(&file))),
+            stream: Mutex::default(),
+            told: AtomicU64::new(told),
+            writable: opened.writable,
             file,
         });
         self.open.insert(fh, handle.clone());

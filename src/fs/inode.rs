@@ -240,18 +240,19 @@ impl Inodes {
         inode
     }
 
-    /// The kernel gives back `count` lookups.
-    pub fn forget(&self, node: NodeId, count: u64) {
+    /// The kernel gives back `count` lookups. Says whether these were the last.
+    pub fn forget(&self, node: NodeId, count: u64) -> bool {
         if node == NodeId::ROOT {
-            return;
+            return false;
         }
-        self.by_node.remove_if(&node, |_, inode| {
+        let gone = self.by_node.remove_if(&node, |_, inode| {
             let before = inode.lookups.load(Ordering::Relaxed);
             let left = before.saturating_sub(count);
             // Exact under the shard's lock, which every change of the count holds.
             inode.lookups.store(left, Ordering::Relaxed);
             left == 0
         });
+        gone.is_some()
     }
 
     /// How many inodes the kernel knows, the root included.

@@ -9,9 +9,11 @@ use super::inode::{Inode, note_name};
 use super::names::path_below;
 use super::observe::{Note, On};
 use super::{Call, Fs};
-use crate::event::{ByteText, OpKind};
+use crate::buffer::Did;
+use crate::cache::SetMtime;
+use crate::event::{ByteText, OpKind, Reason};
 use crate::sys::{self, Access, SysResult};
-use crate::types::NodeId;
+use crate::types::{ByteRange, NodeId};
 
 /// Mode and umask of something that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +32,18 @@ impl Fs {
     pub fn lookup(&self, call: &Call, parent: NodeId, name: &OsStr) -> SysResult<Attr> {
         let dir = self.inode(parent)?;
         if self.observer.may_be_hidden(name)
-            && let Ok((inode, attr)) = self.find(&dir, name)
+            && let Ok((inode, attr)) = self.find(&dir, name, &mut Did::new())
         {
             if self.observer.hides(&inode) {
                 return Ok(attr);
             }
-            self.inodes.forget(attr.node, 1);
+            self.forget(attr.node, 1);
         }
         self.observer
             .op(OpKind::Lookup, call, On::Name(&dir, name), |note| {
-                let (inode, attr) = self.find(&dir, name)?;
+                let mut did = Did::new();
+                let (inode, attr) = self.find(&dir, name, &mut did)?;
+                note.did(did);
                 note.set(|op| {
                     op.ino = Some(attr.ino);
                     op.file_size = inode.is_file().then_some(attr.stat.size);
@@ -49,10 +53,15 @@ impl Fs {
     }
 
     /// The inode behind a name, with one lookup counted.
-    pub(super) fn find(&self, dir: &Arc<Inode>, name: &OsStr) -> SysResult<(Arc<Inode>, Attr)> {
+    pub(super) fn find(
+        &self,
+        dir: &Arc<Inode>,
+        name: &OsStr,
+        did: &mut Did,
+    ) -> SysResult<(Arc<Inode>, Attr)> {
         let dir_fd = self.fd(dir)?;
         let fd = sys::open_below(dir_fd.as_fd(), name, libc::O_PATH, Access::Existing)?;
-        self.enter(dir, name, fd)
+        self.enter(dir, name, fd, did)
     }
 
     /// Takes the file behind an `O_PATH` descriptor into the table, under this name.
@@ -61,11 +70,16 @@ impl Fs {
         dir: &Arc<Inode>,
         name: &OsStr,
         fd: OwnedFd,
+        did: &mut Did,
     ) -> SysResult<(Arc<Inode>, Attr)> {
-        let stat = sys::stat(fd.as_fd())?;
-        let inode = self.inodes.remember(fd, &stat);
+        let found = sys::stat(fd.as_fd())?;
+        let inode = self.inodes.remember(fd, &found);
         note_name(&inode, dir, name);
         let fd = self.fd(&inode)?;
+        let stat = match self.shows_otherwise(&inode) {
+            true => self.stat_of(&inode, &fd, did)?,
+            false => found,
+        };
         let attr = self.shown_attr(&inode, fd.as_fd(), stat);
         Ok((inode, attr))
     }
@@ -128,7 +142,7 @@ impl Fs {
         call: &Call,
         parent: NodeId,
         name: &OsStr,
-        work: impl FnOnce(BorrowedFd<'_>, &mut Note<'_>) -> SysResult<()>,
+        work: impl FnOnce(BorrowedFd<'_>, &mut Note) -> SysResult<()>,
     ) -> SysResult<Attr> {
         let dir = self.inode(parent)?;
         self.observer.op(kind, call, On::Name(&dir, name), |note| {
@@ -136,7 +150,7 @@ impl Fs {
             let caller = self.act_as(call)?;
             work(dir_fd.as_fd(), note)?;
             drop(caller);
-            let (_, attr) = self.find(&dir, name)?;
+            let (_, attr) = self.find(&dir, name, &mut Did::new())?;
             note.set(|op| op.ino = Some(attr.ino));
             Ok(attr)
         })
@@ -169,9 +183,14 @@ impl Fs {
             .op(OpKind::Link, call, On::Inode(&inode), |note| {
                 note.set(|op| op.set_to(ByteText::new(&path_below(&dir, name))));
                 let (fd, dir_fd) = (self.fd(&inode)?, self.fd(&dir)?);
-                sys::link_fd(self.proc_fds.as_fd(), fd.as_fd(), dir_fd.as_fd(), name)?;
+                let link = || sys::link_fd(self.proc_fds.as_fd(), fd.as_fd(), dir_fd.as_fd(), name);
+                self.changing(&inode, SetMtime::Left, link)?;
+                if let Some(buffer) = self.buffer(&inode) {
+                    buffer.set_nameless(false);
+                }
                 // Answered like a lookup, and counted as one.
-                self.find(&dir, name).map(|(_, attr)| attr)
+                let found = self.find(&dir, name, &mut Did::new());
+                found.map(|(_, attr)| attr)
             })
     }
 
@@ -204,11 +223,16 @@ impl Fs {
             let dir_fd = self.fd(&dir)?;
             let victim = self.peek(dir_fd.as_fd(), name);
             note.set(|op| op.ino = victim.as_ref().map(|inode| inode.ino()));
-            sys::unlink(dir_fd.as_fd(), name, flags)?;
-            if let Some(victim) = victim {
-                victim.names.remove(&dir, name);
+            let unlink = || sys::unlink(dir_fd.as_fd(), name, flags);
+            match victim {
+                None => unlink(),
+                Some(victim) => {
+                    self.changing(&victim, SetMtime::Left, unlink)?;
+                    victim.names.remove(&dir, name);
+                    self.lost_a_name(&victim, note);
+                    Ok(())
+                }
             }
-            Ok(())
         })
     }
 
@@ -234,16 +258,25 @@ impl Fs {
                     op.set_to(ByteText::new(&path_below(&new_dir, to.1)));
                     op.flags = rename_flag_names(flags);
                 });
-                // A whiteout is made by the caller.
-                let caller = if flags & libc::RENAME_WHITEOUT == 0 {
-                    None
-                } else {
-                    self.act_as(call)?
+                let exchange = flags & libc::RENAME_EXCHANGE != 0;
+                let replaces = |name| sys::open_below(name, to.1, libc::O_PATH, Access::Existing);
+                if exchange || replaces(new_fd.as_fd()).is_ok() {
+                    self.write_before_rename([&moved, &other], exchange, note)?;
+                }
+                let rename = || {
+                    // A whiteout is made by the caller.
+                    let caller = if flags & libc::RENAME_WHITEOUT == 0 {
+                        None
+                    } else {
+                        self.act_as(call)?
+                    };
+                    sys::rename((old_fd.as_fd(), from.1), (new_fd.as_fd(), to.1), flags)?;
+                    drop(caller);
+                    Ok(())
                 };
-                sys::rename((old_fd.as_fd(), from.1), (new_fd.as_fd(), to.1), flags)?;
-                drop(caller);
+                self.changing_both([&moved, &other], rename)?;
                 let (old, new) = ((&old_dir, from.1), (&new_dir, to.1));
-                if flags & libc::RENAME_EXCHANGE != 0 {
+                if exchange {
                     if let (Some(moved), Some(other)) = (&moved, &other) {
                         moved.names.rename(old, new);
                         other.names.rename(new, old);
@@ -260,12 +293,68 @@ impl Fs {
                 }
                 if let Some(other) = other {
                     other.names.remove(&new_dir, to.1);
+                    self.lost_a_name(&other, note);
                 }
                 if let Some(moved) = moved {
                     moved.names.rename(old, new);
                 }
                 Ok(())
             })
+    }
+
+    /// Runs an operation that changes attributes of one or two files.
+    fn changing_both(
+        &self,
+        inodes: [&Option<Arc<Inode>>; 2],
+        change: impl FnOnce() -> SysResult<()>,
+    ) -> SysResult<()> {
+        match inodes {
+            [Some(one), Some(two)] => self.changing(one, SetMtime::Left, || {
+                self.changing(two, SetMtime::Left, change)
+            }),
+            [Some(one), None] | [None, Some(one)] => self.changing(one, SetMtime::Left, change),
+            [None, None] => change(),
+        }
+    }
+
+    /// A name that leads to old data must not lead to a file without data, should the machine stop: what
+    /// takes its place is written first, as ext4 does it (Documentation/admin-guide/ext4.rst,
+    /// auto_da_alloc).
+    fn write_before_rename(
+        &self,
+        [moved, other]: [&Option<Arc<Inode>>; 2],
+        exchange: bool,
+        note: &mut Note,
+    ) -> SysResult<()> {
+        let other = other.as_ref().filter(|_| exchange);
+        for inode in moved.iter().chain(other) {
+            let Some(buffer) = self.buffer(inode) else {
+                continue;
+            };
+            let mut did = Did::new();
+            let range = ByteRange::ALL;
+            let written = buffer.write_back(&note.by(), &mut did, range, Reason::Rename);
+            note.did(did);
+            written?;
+        }
+        Ok(())
+    }
+
+    /// A file has lost a name. Without any, and with nobody who has it open, its dirty bytes die.
+    fn lost_a_name(&self, inode: &Arc<Inode>, note: &mut Note) {
+        let Some(buffer) = self.buffer(inode) else {
+            return;
+        };
+        let stat = self.fd(inode).and_then(|fd| sys::stat(fd.as_fd()));
+        if !stat.is_ok_and(|stat| stat.nlink == 0) {
+            return;
+        }
+        buffer.set_nameless(true);
+        if buffer.open_count() == 0 {
+            let mut did = Did::new();
+            buffer.discard(note.by().cause(), &mut did, Reason::Unlink);
+            note.did(did);
+        }
     }
 
     /// The known inode that a name leads to at this moment, for display only.

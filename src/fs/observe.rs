@@ -1,19 +1,25 @@
 //! Where events are made: every operation runs inside [`Observer::op`], which takes the number and
-//! the time when the request arrives and hands the event over when the answer is known.
+//! the time when the request arrives and hands the event over when the answer is known. What the buffers
+//! do beside that arrives as the calls of a [`Journal`].
+
+mod journal;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use super::answer::{Answer, Promise, Wait};
 use super::handle::Handle;
 use super::inode::Inode;
 use super::names::{path_below, path_of};
 use super::{Call, Hidden};
+use crate::buffer::{By, Did, Gate, Subject};
 use crate::caller::{Callers, Look, Thread};
-use crate::event::{ByteText, Caller, Event, Op, OpKind};
+use crate::event::{ByteText, CacheDid, Caller, Event, Op, OpKind, Reason};
 use crate::sys::SysResult;
-use crate::trace::Recorder;
-use crate::types::Tid;
+use crate::trace::{Clock, Recorder};
+use crate::types::{Ino, Nanos, Tid};
 
 /// What an operation is about.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +32,31 @@ pub enum On<'a> {
     Handle(&'a Arc<Handle>),
 }
 
+/// An inode, as the buffers know it.
+#[derive(Debug)]
+pub struct Known(pub Arc<Inode>);
+
+impl Subject for Known {
+    fn ino(&self) -> Ino {
+        self.0.ino()
+    }
+
+    fn path(&self) -> ByteText {
+        ByteText::new(&path_of(&self.0).0)
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").finish_non_exhaustive()
+    }
+}
+
 /// Makes events of operations, if anybody records.
 pub struct Observer {
     recorder: Option<Arc<Recorder>>,
+    /// Where nobody records.
+    clock: Clock,
     callers: OnceLock<Callers>,
     hidden: Option<Hidden>,
     quiet: Vec<Tid>,
@@ -36,13 +64,14 @@ pub struct Observer {
 
 /// The event of the running operation, for the operation to fill in. If the operation panics, its
 /// number is given up as lost.
-pub struct Note<'a> {
+pub struct Note {
     op: Option<Box<Op>>,
+    arrived: Nanos,
     thread: Option<Thread>,
-    recorder: Option<&'a Recorder>,
+    recorder: Option<Arc<Recorder>>,
 }
 
-impl Note<'_> {
+impl Note {
     /// Fills in the event, if there is one.
     pub fn set(&mut self, fill: impl FnOnce(&mut Op)) {
         if let Some(op) = self.op.as_mut() {
@@ -56,6 +85,46 @@ impl Note<'_> {
         self.op.is_some()
     }
 
+    /// What the buffers did for the operation.
+    pub fn did(&mut self, did: Did) {
+        if let Some(op) = self.op.as_mut() {
+            op.cache.extend(did);
+        }
+    }
+
+    /// On whose behalf the buffers work.
+    #[must_use]
+    pub fn by(&self) -> By {
+        By {
+            seq: self.op.as_ref().map(|op| op.seq),
+            now: self.arrived,
+        }
+    }
+
+    /// The answer was put off for `reason`, since the work was done at `since`.
+    pub(super) fn waited(&mut self, since: Nanos, reason: Reason) {
+        if let (Some(op), Some(recorder)) = (self.op.as_mut(), &self.recorder) {
+            let ns = recorder.now().since(since).0;
+            op.cache.push(CacheDid::Wait { ns, reason });
+        }
+    }
+
+    /// The operation is over: its event is recorded.
+    pub(super) fn finish<T>(mut self, result: &SysResult<T>) {
+        let (Some(mut op), Some(recorder)) = (self.op.take(), &self.recorder) else {
+            return;
+        };
+        match result {
+            Ok(_) => op.ret = op.ret.or(Some(0)),
+            Err(errno) => {
+                op.ret = None;
+                op.errno = Some(Cow::Borrowed(errno.name()));
+            }
+        }
+        op.dur_ns = recorder.now().since(op.ts_ns);
+        recorder.record(Event::Op(op));
+    }
+
     /// The thread behind the request, where it is known.
     #[must_use]
     pub fn thread(&self) -> Option<Thread> {
@@ -63,9 +132,9 @@ impl Note<'_> {
     }
 }
 
-impl Drop for Note<'_> {
+impl Drop for Note {
     fn drop(&mut self) {
-        if let (Some(op), Some(recorder)) = (self.op.take(), self.recorder) {
+        if let (Some(op), Some(recorder)) = (self.op.take(), &self.recorder) {
             recorder.forfeit(op.seq);
         }
     }
@@ -82,6 +151,7 @@ impl Observer {
     ) -> Observer {
         Observer {
             recorder,
+            clock: Clock::start(),
             callers: OnceLock::new(),
             hidden,
             quiet,
@@ -100,37 +170,58 @@ impl Observer {
         kind: OpKind,
         call: &Call,
         on: On<'_>,
-        work: impl FnOnce(&mut Note<'_>) -> SysResult<T>,
+        work: impl FnOnce(&mut Note) -> SysResult<T>,
     ) -> SysResult<T> {
         let mut note = self.begin(kind, call, on);
         let result = work(&mut note);
-        if let (Some(mut op), Some(recorder)) = (note.op.take(), note.recorder) {
-            match &result {
-                Ok(_) => op.ret = op.ret.or(Some(0)),
-                Err(errno) => {
-                    op.ret = None;
-                    op.errno = Some(Cow::Borrowed(errno.name()));
-                }
-            }
-            op.dur_ns = recorder.now().since(op.ts_ns);
-            recorder.record(Event::Op(op));
-        }
+        note.finish(&result);
         result
     }
 
-    fn begin(&self, kind: OpKind, call: &Call, on: On<'_>) -> Note<'_> {
-        let Some(recorder) = self
-            .recorder
-            .as_deref()
-            .filter(|_| !self.is_hidden(call, on))
-        else {
-            return Note {
-                op: None,
-                thread: None,
-                recorder: None,
-            };
+    /// The same for an operation whose answer may have to wait, as `waits` says after the work.
+    pub fn op_that_may_wait<T>(
+        &self,
+        kind: OpKind,
+        call: &Call,
+        on: On<'_>,
+        work: impl FnOnce(&mut Note) -> SysResult<T>,
+        waits: impl FnOnce() -> Option<(Arc<Gate>, Reason)>,
+    ) -> Answer<T> {
+        let mut note = self.begin(kind, call, on);
+        let result = work(&mut note);
+        match waits() {
+            Some((gate, reason)) if result.is_ok() => {
+                let wait = Wait {
+                    note,
+                    since: self.now(),
+                    reason,
+                };
+                Answer::Later(Promise::new(result, wait, gate))
+            }
+            _ => {
+                note.finish(&result);
+                Answer::Now(result)
+            }
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        self.recorder
+            .as_ref()
+            .map_or_else(|| self.clock.now(), |recorder| recorder.now())
+    }
+
+    fn begin(&self, kind: OpKind, call: &Call, on: On<'_>) -> Note {
+        let now = self.now();
+        let unrecorded = |thread| Note {
+            op: None,
+            arrived: now,
+            thread,
+            recorder: None,
         };
-        let now = recorder.now();
+        let Some(recorder) = self.recorder.as_ref().filter(|_| !self.is_hidden(call, on)) else {
+            return unrecorded(None);
+        };
         let look = match kind {
             OpKind::Open | OpKind::Create | OpKind::Opendir => Look::Again,
             _ => Look::Recent,
@@ -138,19 +229,16 @@ impl Observer {
         let thread = self.callers().look_up(call.tid, now, look);
         let pid = thread.as_ref().map(|thread| thread.pid);
         if !recorder.wants(kind, pid, call.tid, || full_path(on)) {
-            return Note {
-                op: None,
-                thread,
-                recorder: None,
-            };
+            return unrecorded(thread);
         }
         let mut op = Box::new(Op::new(kind, recorder.next_seq(), now));
         describe_object(&mut op, on);
         describe_caller(&mut op, call, thread.as_ref(), on);
         Note {
             op: Some(op),
+            arrived: now,
             thread,
-            recorder: Some(recorder),
+            recorder: Some(Arc::clone(recorder)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::inode::Inode;
 use super::observe::{Note, On};
 use super::{Call, Fs, Permissions};
+use crate::cache::SetMtime;
 use crate::error::Errno;
 use crate::event::OpKind;
 use crate::sys::{self, SysResult};
@@ -94,11 +95,14 @@ impl Fs {
                 && self.options.permissions == Permissions::Kernel
                 && call.uid != 0
                 && sys::stat(fd.as_fd())?.gid != call.gid;
-            if clears {
-                self.as_unprivileged(call, || sys::set_xattr(fd.as_fd(), name, value, flags))
-            } else {
-                sys::set_xattr(fd.as_fd(), name, value, flags)
-            }
+            let set = || sys::set_xattr(fd.as_fd(), name, value, flags);
+            self.changing(inode, SetMtime::Left, || {
+                if clears {
+                    self.as_unprivileged(call, set)
+                } else {
+                    set()
+                }
+            })
         })
     }
 
@@ -108,7 +112,10 @@ impl Fs {
     /// `ENODATA`, `EOPNOTSUPP` as SOURCE says.
     pub fn removexattr(&self, call: &Call, node: NodeId, name: &OsStr) -> SysResult<()> {
         self.xattr(OpKind::Removexattr, call, node, Some(name), |inode, _| {
-            sys::remove_xattr(self.fd(inode)?.as_fd(), name)
+            let fd = self.fd(inode)?;
+            self.changing(inode, SetMtime::Left, || {
+                sys::remove_xattr(fd.as_fd(), name)
+            })
         })
     }
 
@@ -118,7 +125,7 @@ impl Fs {
         call: &Call,
         node: NodeId,
         name: Option<&OsStr>,
-        work: impl FnOnce(&Arc<Inode>, &mut Note<'_>) -> SysResult<T>,
+        work: impl FnOnce(&Arc<Inode>, &mut Note) -> SysResult<T>,
     ) -> SysResult<T> {
         let inode = self.inode(node)?;
         self.observer.op(kind, call, On::Inode(&inode), |note| {

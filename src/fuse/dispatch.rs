@@ -185,6 +185,7 @@ mod tests {
             descriptors: 16,
             hidden: None,
             quiet: Vec::new(),
+            buffer: None,
         };
         let root = crate::sys::open_path(OsStr::new("/")).unwrap();
         Dispatcher::new(Arc::new(Fs::new(root, None, options).unwrap()), inline_max)

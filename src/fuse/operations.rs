@@ -22,7 +22,7 @@ use super::answer::{
 };
 use super::convert::{TTL, call, entry_attr, entry_type, errno, generation, node, time_set};
 use crate::error::Errno;
-use crate::fs::{Listing, NewAttrs, NewEntry, ReadFrom, WriteFrom};
+use crate::fs::{Listing, NewAttrs, NewEntry, ReadFrom, ReadHow, WriteFrom, WriteHow};
 use crate::sys::SyncKind;
 use crate::types::Fh;
 
@@ -162,12 +162,13 @@ impl Filesystem for Edge {
         // (fs/fuse/file.c fuse_send_read()).
         read(ino: INodeNo, handle: FileHandle, offset: u64, size: u32, flags: OpenFlags,
              lock_owner: Option<LockOwner>, reply: ReplyData)
-            [from = lock_owner.map_or(ReadFrom::PageCache, |_| ReadFrom::Call), size = usize_of(size)]
+            [from = lock_owner.map_or(ReadFrom::PageCache, |_| ReadFrom::Call),
+             how = ReadHow { flags: flags.0, from }, size = usize_of(size)]
             |fs, call| READ_BUFFER.with_borrow_mut(|buffer| {
                 if buffer.len() < size {
                     buffer.resize(size, 0);
                 }
-                let count = fs.read(&call, fh(handle), offset, &mut buffer[..size], from);
+                let count = fs.read(&call, fh(handle), offset, &mut buffer[..size], how);
                 answer_bytes(reply, count.map(|count| &buffer[..count]));
             });
 
@@ -267,9 +268,10 @@ impl Filesystem for Edge {
     requests_with_data! {
         write(ino: INodeNo, handle: FileHandle, offset: u64, data: &[u8], write_flags: WriteFlags,
               flags: OpenFlags, lock_owner: Option<LockOwner>, reply: ReplyWrite)
-            [from = write_from(write_flags)]
+            [how = WriteHow { flags: flags.0, from: write_from(write_flags) }]
             data |fs, call| {
-                answer_written(reply, fs.write(&call, fh(handle), offset, data, flags.0, from));
+                let answer = fs.write(&call, fh(handle), offset, data, how);
+                answer.then(move |written| answer_written(reply, written));
             };
 
         setxattr(ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, position: u32,

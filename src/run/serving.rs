@@ -70,6 +70,7 @@ fn start(
         kernel_permissions: root,
         only_ids: (!root).then_some(ids),
         quiet: vec![Tid(u32::try_from(main.as_raw()).unwrap_or(0))],
+        buffer: plan.buffer,
     };
     let server = Server::start(device, config, plan.recording)?;
     detached::let_go_of_inherited();
@@ -140,6 +141,8 @@ fn wait_for_end(server: &Server) -> Option<i32> {
                     log::warn!("serving ended early: {error}");
                 }
                 view_gone = true;
+                // CMD may go on for long without the view; what is dirty is not to wait for that.
+                server.drain();
             }
         }
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::kernel;
 use super::view::ViewConfig;
 use crate::analysis::summary::Summary as Account;
+use crate::buffer::{self, BLOCK_SIZE, OnClose, Policy};
 use crate::error::Errno;
 use crate::event::{Event, Header, SCHEMA_VERSION};
 use crate::fs::Hidden;
@@ -222,13 +223,38 @@ fn header(recording: &Recording, view: &ViewConfig) -> Header {
         kernel: release,
         transport: "dev".to_owned(),
         kernel_cache: "off".to_owned(),
-        policy: "off".to_owned(),
-        on_close: "writeback".to_owned(),
-        block_size: 4096,
+        block_size: BLOCK_SIZE as u64,
         cmd: recording.cmd.clone(),
         attribution: recording.attribution.clone(),
         invisible,
         limits,
+        ..buffering(view.buffer.as_ref())
+    }
+}
+
+/// What the header says of the buffer cache.
+fn buffering(options: Option<&buffer::Options>) -> Header {
+    let Some(options) = options else {
+        return Header {
+            policy: "off".to_owned(),
+            on_close: "writeback".to_owned(),
+            ..Header::default()
+        };
+    };
+    Header {
+        policy: match options.policy {
+            Policy::WriteBack => "write-back",
+            Policy::WriteThrough => "write-through",
+        }
+        .to_owned(),
+        cache_size: options.cache_bytes,
+        dirty_limit: options.dirty_limit,
+        dirty_age_ns: options.dirty_age.map(|age| age.0),
+        on_close: match options.on_close {
+            OnClose::Writeback => "writeback",
+            OnClose::Keep => "keep",
+        }
+        .to_owned(),
         ..Header::default()
     }
 }

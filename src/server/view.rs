@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::buffer::{self, Drained};
 use crate::error::Errno;
+use crate::event::OwnCause;
 use crate::fs::{self, Fs, Hidden, Owners, Permissions};
 use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
@@ -36,19 +38,13 @@ pub struct ViewConfig {
     pub only_ids: Option<(u32, u32)>,
     /// Threads of iolens itself, whose requests are not worth a line in the trace.
     pub quiet: Vec<Tid>,
-}
-
-/// What was left to write when the view ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Drained {
-    /// Bytes that never reached SOURCE.
-    pub dirty_bytes: u64,
-    /// Writebacks that failed.
-    pub write_errors: u64,
+    /// How file data is buffered; `None` with policy `off`.
+    pub buffer: Option<buffer::Options>,
 }
 
 /// A view that is being served.
 pub struct View {
+    fs: Arc<Fs>,
     session: Mutex<Option<Served>>,
 }
 
@@ -80,8 +76,10 @@ impl View {
             descriptors: descriptor_budget(sys::raise_descriptor_limit()),
             hidden,
             quiet: config.quiet,
+            buffer: config.buffer,
         };
         let fs = Fs::new(config.source, Some(recorder), options)
+            .and_then(|fs| fs.start_flusher().map(|()| Arc::new(fs)))
             .map_err(|errno| Problem::new(format!("cannot serve SOURCE: {errno}")))?;
         let options = fuse::Options {
             threads: config.threads,
@@ -91,8 +89,9 @@ impl View {
                 Access::Owner | Access::Everybody => Allowed::AsMounted,
             },
         };
-        let served = fuse::serve(device, Arc::new(fs), options).map_err(explain)?;
+        let served = fuse::serve(device, Arc::clone(&fs), options).map_err(explain)?;
         Ok(View {
+            fs,
             session: Mutex::new(Some(served)),
         })
     }
@@ -104,9 +103,9 @@ impl View {
             .take()
     }
 
-    /// Writes back all dirty data, until done or `abandon` is set. Nothing is buffered yet.
-    pub(super) fn drain(&self, _abandon: &AtomicBool) -> Drained {
-        Drained::default()
+    /// Writes back all dirty data, until done or `abandon` is set.
+    pub(super) fn drain(&self, cause: OwnCause, abandon: &AtomicBool) -> Drained {
+        self.fs.drain(cause, abandon)
     }
 }
 

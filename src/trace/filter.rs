@@ -90,6 +90,14 @@ impl CaptureFilter {
         paths.chain(ops).chain(pids).collect()
     }
 
+    /// Whether what no operation asked for is recorded: a writeback, say. `path` as for
+    /// [`wants`](Self::wants). Who wants only certain operations or processes does not want it.
+    pub fn wants_unasked(&self, path: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+        self.ops.is_empty()
+            && self.pids.is_empty()
+            && (self.paths.is_empty() || path().is_some_and(|path| self.paths.matches(&path)))
+    }
+
     /// Whether this operation is recorded. `path` (below SOURCE) is only asked for when a path
     /// decides; an operation without a path does not pass a path filter.
     pub fn wants(

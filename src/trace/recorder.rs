@@ -227,6 +227,11 @@ impl Recorder {
         self.filter.wants(kind, pid, tid, path)
     }
 
+    /// Whether what no operation asked for is to be recorded; see [`CaptureFilter::wants_unasked`].
+    pub fn wants_unasked(&self, path: impl FnOnce() -> Option<Vec<u8>>) -> bool {
+        self.filter.wants_unasked(path)
+    }
+
     /// The number of an event that will be recorded. Taken when the request arrives, and only when it
     /// is wanted, so that filters leave no gaps. Who takes one must [`record`](Self::record) or
     /// [`forfeit`](Self::forfeit) it.

@@ -1,0 +1,177 @@
+//! The buffer cache at work: performs on SOURCE what [`cache`](crate::cache) plans, for all files of a view.
+//!
+//! Layer: effect; above `cache` and `backing`, below `fs`. It knows files by their data alone: who they
+//! are, and where what happens is recorded, is told through [`Subject`] and [`Journal`].
+//!
+//! ```text
+//! read  --> File::read   plan | fetch from SOURCE | put in
+//! write --> File::write  take slots | buffer; or File::write_through: write back what overlaps | write | overlay
+//! fsync, close, rename, ... --> File::write_back   plan | pwritev(2) | commit, batch by batch
+//! flusher (a thread of its own): what grew old, and what is too much
+//! ```
+//!
+//! # Locks, in this order
+//!
+//! 1. `File::io` orders everything that changes the file of SOURCE: writeback, writes past the buffer,
+//!    truncation. Held over system calls.
+//! 2. `File::state`, the file's part of the cache. Never over a system call, nor over another file's.
+//! 3. The pool of slots, the list of dirty files, the gate of waiting writers: leaves.
+//!
+//! Evicting a block takes the lock of that block's file, so slots are taken while no `state` is held.
+
+mod barrier;
+mod budget;
+mod drain;
+mod file;
+mod flusher;
+mod gate;
+mod journal;
+mod looks;
+mod read;
+mod slots;
+mod storage;
+mod write;
+mod writeback;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use dashmap::DashMap;
+
+pub use drain::Drained;
+pub use file::File;
+pub use flusher::Flusher;
+pub use gate::Gate;
+pub use journal::{By, Did, Issued, Journal, Subject, WroteBack};
+pub use looks::{times_changed, times_shown};
+pub use write::{Place, Put};
+
+use crate::cache::{Memory, Pool, Records};
+use crate::sys::SysResult;
+use crate::types::{FileId, Nanos};
+use budget::Budget;
+use flusher::Bell;
+use storage::ArenaMemory;
+
+/// The size of a block, bytes: a page of most machines, and the unit in which filesystems allocate.
+pub const BLOCK_SIZE: usize = 4096;
+
+/// Memory for one block, bytes: itself, a bit for each byte, its record, and its place in the pool and in
+/// its file's index, which [`Options::cache_bytes`] all has to hold.
+const SLOT_BYTES: u64 = (BLOCK_SIZE + BLOCK_SIZE / 8 + 64 + 64) as u64;
+
+/// Slots at least: fewer would hold up every request.
+const SLOTS_MIN: u64 = 16;
+
+/// What writes do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// They go into the buffer, and to SOURCE later.
+    WriteBack,
+    /// They go to SOURCE at once; only reads are buffered.
+    WriteThrough,
+}
+
+/// What close(2) does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnClose {
+    /// It writes the file's dirty bytes back.
+    Writeback,
+    /// They stay.
+    Keep,
+}
+
+/// How to buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What writes do.
+    pub policy: Policy,
+    /// Memory for blocks and what is kept beside them, bytes.
+    pub cache_bytes: u64,
+    /// Dirty bytes at which writers wait.
+    pub dirty_limit: u64,
+    /// Age at which dirty bytes are written back; `None` is never.
+    pub dirty_age: Option<Nanos>,
+    /// What close(2) does.
+    pub on_close: OnClose,
+}
+
+/// The buffers of all files of a view.
+#[derive(Debug)]
+pub struct Buffers {
+    options: Options,
+    memory: ArenaMemory,
+    records: Records,
+    pool: Mutex<Pool>,
+    files: DashMap<FileId, Weak<File>>,
+    budget: Budget,
+    gate: Arc<Gate>,
+    bell: Bell,
+    /// Writebacks that failed.
+    failures: AtomicU64,
+    journal: Arc<dyn Journal>,
+}
+
+/// A poisoned lock is taken all the same: a panic is answered with EIO, and the view goes on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Buffers {
+    /// Buffers that tell `journal` what they do.
+    ///
+    /// # Errors
+    /// `ENOMEM` where there is no room for the blocks' addresses.
+    pub fn new(options: Options, journal: Arc<dyn Journal>) -> SysResult<Arc<Buffers>> {
+        let slots = (options.cache_bytes / SLOT_BYTES).max(SLOTS_MIN);
+        // The last number stands for no slot.
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX - 1);
+        let memory = ArenaMemory::new(slots)?;
+        Ok(Arc::new(Buffers {
+            options,
+            records: Records::new(usize::try_from(slots).unwrap_or(usize::MAX)),
+            pool: Mutex::new(Pool::new(slots)),
+            files: DashMap::new(),
+            budget: Budget::default(),
+            gate: Arc::new(Gate::new(options.dirty_limit)),
+            bell: Bell::default(),
+            failures: AtomicU64::new(0),
+            memory,
+            journal,
+        }))
+    }
+
+    /// How to buffer.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Where writers wait while too much is dirty.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Dirty bytes of all files.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        self.gate.dirty()
+    }
+
+    fn storage(&self) -> crate::cache::Storage<'_, ArenaMemory> {
+        crate::cache::Storage {
+            memory: &self.memory,
+            records: &self.records,
+        }
+    }
+
+    /// The most blocks that one request may fetch ahead: a small cache is not for one reader alone.
+    fn ahead_max(&self) -> u64 {
+        let blocks = lock(&self.pool).len() as u64 / 8;
+        blocks * self.memory.block_size() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests;

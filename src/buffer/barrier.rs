@@ -1,0 +1,135 @@
+//! Operations that change SOURCE's data themselves, or must see it as it is: they do not meet a writeback.
+
+use std::sync::Arc;
+
+use super::file::State;
+use super::looks::{Busy, facts_of};
+use super::{By, Did, File, lock};
+use crate::cache::Dropped;
+use crate::event::{CacheDid, Cause, Reason};
+use crate::sys::{Stat, SysResult};
+use crate::types::ByteRange;
+
+impl File {
+    /// Cuts or extends the file: `change` does so in SOURCE. Dirty bytes beyond the new end are discarded,
+    /// all others stay.
+    ///
+    /// # Errors
+    /// Those of `change`; then nothing is discarded.
+    pub fn truncate<T>(
+        self: &Arc<Self>,
+        by: &By,
+        did: &mut Did,
+        change: impl FnOnce() -> SysResult<T>,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> SysResult<T> {
+        let _io = lock(&self.io);
+        let busy = Busy::begin(self);
+        let done = change()?;
+        let facts = facts_of(&stat()?);
+        let mut state = self.lock();
+        let dropped = state.cache.truncate(self.buffers.storage(), facts.size);
+        let dirty = state.cache.dirty_bytes() > 0;
+        state.attrs.changed_data(&facts, dirty);
+        let left = self.settle_ticket_if_clean(&mut state);
+        drop(state);
+        drop((busy, left));
+        self.tell_discarded(&dropped, Reason::Truncate, by.cause(), did);
+        Ok(done)
+    }
+
+    /// An operation that changes the data of `range` in SOURCE itself: all that is dirty goes first, and
+    /// what was buffered of the range is dropped.
+    ///
+    /// # Errors
+    /// Those of `change`, and of writing back.
+    pub fn rewriting<T>(
+        self: &Arc<Self>,
+        by: &By,
+        did: &mut Did,
+        (range, reason): (ByteRange, Reason),
+        change: impl FnOnce() -> SysResult<T>,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> SysResult<T> {
+        let _io = lock(&self.io);
+        self.write_back_in(ByteRange::ALL, reason, by.cause(), did)?;
+        let busy = Busy::begin(self);
+        let done = change();
+        let facts = facts_of(&stat()?);
+        let mut state = self.lock();
+        let storage = self.buffers.storage();
+        let dropped = state.cache.invalidate(storage, range, facts.size);
+        if done.is_ok() {
+            let dirty = state.cache.dirty_bytes() > 0;
+            state.attrs.changed_data(&facts, dirty);
+        }
+        state.no_privileges = false;
+        drop(state);
+        drop(busy);
+        self.buffers.give_back(&dropped.freed);
+        if dropped.clean_bytes > 0 {
+            did.push(CacheDid::Invalidate {
+                size: dropped.clean_bytes,
+                reason,
+            });
+        }
+        self.tell_evicted(dropped.clean_blocks, reason);
+        done
+    }
+
+    /// Runs `work` on SOURCE after what is dirty in `range` was written there, and before anything else is.
+    ///
+    /// # Errors
+    /// Those of `work`, and of writing back.
+    pub fn settled<T>(
+        self: &Arc<Self>,
+        by: &By,
+        did: &mut Did,
+        (range, reason): (ByteRange, Reason),
+        work: impl FnOnce() -> SysResult<T>,
+    ) -> SysResult<T> {
+        let _io = lock(&self.io);
+        self.write_back_in(range, reason, by.cause(), did)?;
+        work()
+    }
+
+    /// Nobody can read the file any more: its dirty bytes die.
+    pub fn discard(self: &Arc<Self>, cause: Cause, did: &mut Did, reason: Reason) {
+        let _io = lock(&self.io);
+        let mut state = self.lock();
+        let dropped = state.cache.discard(self.buffers.storage());
+        let left = self.settle_ticket_if_clean(&mut state);
+        drop(state);
+        drop(left);
+        self.tell_discarded(&dropped, reason, cause, did);
+    }
+
+    /// Where nothing is dirty any more, the file leaves the dirty ones and its writer is let go of.
+    fn settle_ticket_if_clean(
+        self: &Arc<Self>,
+        state: &mut State,
+    ) -> (Option<Arc<File>>, Option<Arc<dyn crate::backing::Backing>>) {
+        if state.cache.dirty_bytes() > 0 {
+            return (None, None);
+        }
+        (self.settle_ticket(state), state.writer.take())
+    }
+
+    fn tell_discarded(&self, dropped: &Dropped, reason: Reason, cause: Cause, did: &mut Did) {
+        self.buffers.give_back(&dropped.freed);
+        let subject = self.subject();
+        for range in &dropped.discarded {
+            let journal = &self.buffers.journal;
+            journal.discarded(&*subject, *range, reason, cause);
+        }
+        let bytes = dropped.discarded_bytes();
+        if bytes > 0 {
+            did.push(CacheDid::Discard {
+                size: bytes,
+                reason,
+            });
+        }
+        self.tell_evicted(dropped.clean_blocks, reason);
+        self.buffers.gate.sub(bytes);
+    }
+}

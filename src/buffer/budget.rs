@@ -1,0 +1,46 @@
+//! Which files are dirty, the one first that has been so for longest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::{File, lock};
+
+/// The dirty files, by ticket: numbers in the order in which files became dirty.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    dirty: Mutex<Tickets>,
+}
+
+#[derive(Debug, Default)]
+struct Tickets {
+    last: u64,
+    files: BTreeMap<u64, Arc<File>>,
+}
+
+impl Budget {
+    /// Takes a file in; its ticket.
+    pub(super) fn enter(&self, file: &Arc<File>) -> u64 {
+        let mut dirty = lock(&self.dirty);
+        dirty.last += 1;
+        let ticket = dirty.last;
+        dirty.files.insert(ticket, Arc::clone(file));
+        ticket
+    }
+
+    /// Takes a file out; the file, for the caller to let go of where it holds no lock.
+    pub(super) fn leave(&self, ticket: u64) -> Option<Arc<File>> {
+        lock(&self.dirty).files.remove(&ticket)
+    }
+
+    /// The next file behind a ticket.
+    pub(super) fn after(&self, ticket: u64) -> Option<(u64, Arc<File>)> {
+        let dirty = lock(&self.dirty);
+        let next = dirty.files.range(ticket + 1..).next();
+        next.map(|(ticket, file)| (*ticket, Arc::clone(file)))
+    }
+
+    /// How many files are dirty.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.dirty).files.len()
+    }
+}

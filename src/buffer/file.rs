@@ -1,0 +1,232 @@
+//! One file of the view and what is buffered of it.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::looks::facts_of;
+use super::{Buffers, Subject, lock};
+use crate::backing::Backing;
+use crate::cache::{Attrs, FileCache};
+use crate::error::Errno;
+use crate::event::Reason;
+use crate::sys::Stat;
+use crate::types::{FileId, Nanos};
+
+/// A file: one for each inode that is open or has something buffered.
+#[derive(Debug)]
+pub struct File {
+    pub(super) id: FileId,
+    pub(super) buffers: Arc<Buffers>,
+    subject: Mutex<Arc<dyn Subject>>,
+    opens: AtomicUsize,
+    /// Held over everything that changes the file of SOURCE.
+    pub(super) io: Mutex<()>,
+    pub(super) state: Mutex<State>,
+}
+
+/// What changes about a file.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) cache: FileCache,
+    pub(super) attrs: Attrs,
+    /// Operations of the view that are changing SOURCE just now: what it looks like tells nothing then.
+    pub(super) busy: u32,
+    /// How dirty bytes get to SOURCE: held for as long as there are any, whoever has closed the file.
+    pub(super) writer: Option<Arc<dyn Backing>>,
+    /// Its place among the dirty files.
+    pub(super) ticket: Option<u64>,
+    /// When its oldest dirty byte was buffered.
+    pub(super) dirty_since: Nanos,
+    /// It has lost its last name.
+    pub(super) nameless: bool,
+    /// SOURCE was changed from outside while bytes were dirty.
+    pub(super) conflict: bool,
+    /// It has no set-id bits and no capabilities that a write would have to clear.
+    pub(super) no_privileges: bool,
+    /// A read would move SOURCE's access time now (relatime), so one that is served from the buffer has to
+    /// let SOURCE know.
+    pub(super) access_due: bool,
+    pub(super) errors: Errors,
+}
+
+/// Failed writebacks, in the manner of Linux's errseq_t (lib/errseq.c): each open file description is told
+/// once of the last one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Errors {
+    pub(super) count: u64,
+    pub(super) last: Option<Errno>,
+    /// Somebody has been told: who opens the file later need not be.
+    pub(super) told: bool,
+    /// Failures since the last success.
+    pub(super) in_a_row: u32,
+    /// Not to be tried again by the flusher before.
+    pub(super) not_before: Nanos,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl File {
+    /// A file that SOURCE shows like `stat`. `attrs` is what was [`remembered`](Self::remembered) of it.
+    #[must_use]
+    pub fn new(
+        buffers: &Arc<Buffers>,
+        subject: Arc<dyn Subject>,
+        stat: &Stat,
+        mut attrs: Attrs,
+    ) -> Arc<File> {
+        let id = FileId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        // Nothing is buffered yet that could have changed.
+        attrs.look(&facts_of(stat));
+        let file = Arc::new(File {
+            id,
+            buffers: Arc::clone(buffers),
+            subject: Mutex::new(subject),
+            opens: AtomicUsize::new(0),
+            io: Mutex::default(),
+            state: Mutex::new(State {
+                cache: FileCache::new(id, stat.size),
+                attrs,
+                busy: 0,
+                writer: None,
+                ticket: None,
+                dirty_since: Nanos(0),
+                nameless: false,
+                conflict: false,
+                no_privileges: false,
+                access_due: true,
+                errors: Errors::default(),
+            }),
+        });
+        buffers.files.insert(id, Arc::downgrade(&file));
+        file
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn subject(&self) -> Arc<dyn Subject> {
+        Arc::clone(&lock(&self.subject))
+    }
+
+    /// It is known as somebody else now.
+    pub fn set_subject(&self, subject: Arc<dyn Subject>) {
+        let old = std::mem::replace(&mut *lock(&self.subject), subject);
+        drop(old);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// It is open once more.
+    pub fn count_open(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The count of errors that who opens it now need not be told of.
+    #[must_use]
+    pub fn errors_told(&self) -> u64 {
+        let state = self.lock();
+        // An error that nobody was told of is news to whoever opens the file now.
+        let untold = u64::from(state.errors.count > 0 && !state.errors.told);
+        state.errors.count - untold
+    }
+
+    /// One of its open file descriptions is gone; how many are left.
+    pub fn released(&self) -> usize {
+        self.opens.fetch_sub(1, Ordering::AcqRel) - 1
+    }
+
+    /// Open file descriptions.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.opens.load(Ordering::Acquire)
+    }
+
+    /// Its dirty bytes.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        self.lock().cache.dirty_bytes()
+    }
+
+    /// Its logical size, bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.lock().cache.size()
+    }
+
+    /// Size and dirty bytes.
+    #[must_use]
+    pub fn size_and_dirty(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.cache.size(), state.cache.dirty_bytes())
+    }
+
+    /// Whether nothing depends on it: nobody has it open, and nothing of it is dirty.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.open_count() == 0 && self.dirty_bytes() == 0
+    }
+
+    /// Whether it is worth keeping: something is buffered, or it shows what SOURCE does not say.
+    #[must_use]
+    pub fn has_blocks(&self) -> bool {
+        self.lock().cache.block_count() > 0
+    }
+
+    /// What it shows that SOURCE does not say, for when its buffer is let go of.
+    #[must_use]
+    pub fn remembered(&self) -> Option<Attrs> {
+        let state = self.lock();
+        state.attrs.differ().then_some(state.attrs)
+    }
+
+    /// It has lost its last name, or got one again.
+    pub fn set_nameless(&self, nameless: bool) {
+        self.lock().nameless = nameless;
+    }
+
+    /// Whether it has lost its last name.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.lock().nameless
+    }
+
+    /// The error that an open file description has not been told of yet; `told` is its count.
+    pub fn news(&self, told: &AtomicU64) -> Option<Errno> {
+        let mut state = self.lock();
+        let count = state.errors.count;
+        if told.swap(count, Ordering::AcqRel) == count {
+            return None;
+        }
+        state.errors.told = true;
+        state.errors.last
+    }
+
+    /// Drops its clean blocks.
+    pub fn forget_clean(&self) {
+        let freed = {
+            let mut state = self.lock();
+            state.cache.evict_all(self.buffers.storage())
+        };
+        self.buffers.give_back(&freed);
+        if !freed.is_empty() {
+            let count = freed.len() as u64;
+            let subject = self.subject();
+            self.buffers
+                .journal
+                .evicted(&*subject, count, Reason::Forget);
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.buffers.files.remove(&self.id);
+        let state = self
+            .state
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let slots = state.cache.slots();
+        self.buffers.give_back(&slots);
+    }
+}

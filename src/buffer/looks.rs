@@ -1,0 +1,192 @@
+//! What a file looks like: SOURCE's attributes with what is buffered laid over them, and whether somebody
+//! has changed SOURCE past the view.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+
+use super::{Did, File};
+use crate::backing::Backing;
+use crate::cache::{Attrs, Dropped, Facts, Outside, SetMtime, blocks_shown};
+use crate::event::{CacheDid, Reason};
+use crate::sys::{Stat, SysResult};
+use crate::types::ByteRange;
+
+use super::BLOCK_SIZE;
+use super::file::State;
+
+/// How often to look again when a writeback ended while SOURCE was being looked at.
+const LOOKS_MAX: usize = 3;
+
+/// The attributes that matter here.
+pub(super) fn facts_of(stat: &Stat) -> Facts {
+    Facts {
+        size: stat.size,
+        blocks: stat.blocks,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
+    }
+}
+
+impl File {
+    /// The attributes to show, of which `stat` asks SOURCE. What is found to have changed outside is
+    /// dropped, and `did` is told.
+    ///
+    /// # Errors
+    /// Those of `stat`.
+    pub fn attributes(
+        self: &Arc<Self>,
+        did: &mut Did,
+        mut stat: impl FnMut() -> SysResult<Stat>,
+    ) -> SysResult<Stat> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let epoch = self.lock().cache.epoch();
+            let found = stat()?;
+            let mut state = self.lock();
+            if state.cache.epoch() != epoch && looks < LOOKS_MAX {
+                continue;
+            }
+            let dropped = self.look(&mut state, &facts_of(&found), epoch);
+            let shown = shown(&state, found);
+            drop(state);
+            self.tell_invalidated(did, dropped);
+            return Ok(shown);
+        }
+    }
+
+    /// SOURCE looks like `facts`, as was found when the file's epoch was `epoch`. What it no longer has is
+    /// dropped; the caller tells, where it holds no lock.
+    pub(super) fn look(&self, state: &mut State, facts: &Facts, epoch: u64) -> Option<Dropped> {
+        if state.busy > 0 || state.cache.epoch() != epoch {
+            return None;
+        }
+        self.judge(state, facts)
+    }
+
+    pub(super) fn judge(&self, state: &mut State, facts: &Facts) -> Option<Dropped> {
+        match state.attrs.look(facts) {
+            Outside::Same => return None,
+            Outside::Changed if state.cache.dirty_bytes() > 0 => state.conflict = true,
+            Outside::Changed | Outside::Touched => {}
+        }
+        state.no_privileges = false;
+        let storage = self.buffers.storage();
+        Some(state.cache.invalidate(storage, ByteRange::ALL, facts.size))
+    }
+
+    /// What was dropped because SOURCE was changed past the view.
+    pub(super) fn tell_invalidated(&self, did: &mut Did, dropped: Option<Dropped>) {
+        let Some(dropped) = dropped else { return };
+        self.buffers.give_back(&dropped.freed);
+        if dropped.clean_bytes > 0 {
+            did.push(CacheDid::Invalidate {
+                size: dropped.clean_bytes,
+                reason: Reason::ChangedBelow,
+            });
+        }
+        self.tell_evicted(dropped.clean_blocks, Reason::ChangedBelow);
+    }
+
+    pub(super) fn tell_evicted(&self, blocks: u64, reason: Reason) {
+        if blocks > 0 {
+            let subject = self.subject();
+            self.buffers.journal.evicted(&*subject, blocks, reason);
+        }
+    }
+
+    /// Bytes were read. SOURCE moves its access time by the rules of its own mount (noatime, relatime) when
+    /// it is read itself: so it is, a byte of it, if that may move anything.
+    pub fn touch_access_time(&self, source: &dyn Backing) {
+        let due = std::mem::take(&mut self.lock().access_due);
+        if due && let Err(errno) = source.read_at(&mut [IoSliceMut::new(&mut [0])], 0) {
+            log::debug!("the access time of SOURCE's file stays: {errno}");
+        }
+    }
+
+    /// Runs an operation of the view that changes SOURCE's attributes and not its data; then `stat` tells
+    /// what SOURCE looks like. Meanwhile nobody takes the change for one from outside.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn changing<T>(
+        &self,
+        mtime: SetMtime,
+        change: impl FnOnce() -> SysResult<T>,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> SysResult<T> {
+        let _busy = Busy::begin(self);
+        let done = change()?;
+        if let Ok(found) = stat() {
+            let mut state = self.lock();
+            state.attrs.changed_by_us(&facts_of(&found), mtime);
+            state.no_privileges = false;
+        }
+        Ok(done)
+    }
+
+    /// The same for an operation that must not meet a writeback: one that sets the times that a writeback
+    /// would set back.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn changing_alone<T>(
+        &self,
+        mtime: SetMtime,
+        change: impl FnOnce() -> SysResult<T>,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> SysResult<T> {
+        let _io = super::lock(&self.io);
+        self.changing(mtime, change, stat)
+    }
+}
+
+/// While it lives, what SOURCE looks like tells nothing.
+pub(super) struct Busy<'a>(&'a File);
+
+impl Busy<'_> {
+    pub(super) fn begin(file: &File) -> Busy<'_> {
+        file.lock().busy += 1;
+        Busy(file)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.lock().busy -= 1;
+    }
+}
+
+/// The times that a file shows of which nothing is buffered, and that SOURCE shows like `found`.
+#[must_use]
+pub fn times_shown(attrs: &Attrs, found: Stat) -> Stat {
+    let (mtime, ctime) = attrs.times(&facts_of(&found));
+    Stat {
+        mtime,
+        ctime,
+        ..found
+    }
+}
+
+/// An operation of the view has changed attributes, but for the modification time, of a file of which
+/// nothing is buffered; SOURCE shows it like `found` now.
+pub fn times_changed(attrs: &mut Attrs, found: &Stat) {
+    attrs.changed_by_us(&facts_of(found), SetMtime::Left);
+}
+
+fn shown(state: &State, found: Stat) -> Stat {
+    let found = times_shown(&state.attrs, found);
+    let buffered = state.cache.dirty_bytes() > 0 || state.busy > 0;
+    let size = if buffered {
+        state.cache.size()
+    } else {
+        found.size
+    };
+    let dirty = state.cache.dirty_blocks();
+    let block_size = BLOCK_SIZE as u64;
+    Stat {
+        size,
+        blocks: blocks_shown(size, found.blocks, dirty, block_size),
+        ..found
+    }
+}

@@ -1,0 +1,258 @@
+//! Reading a file through its buffer.
+
+use std::io::IoSliceMut;
+use std::sync::{Arc, Mutex};
+
+use super::looks::facts_of;
+use super::{BLOCK_SIZE, Did, File, lock};
+use crate::backing::Backing;
+use crate::cache::{Filled, ReadPlan, Stream};
+use crate::event::{CacheDid, Reason};
+use crate::sys::SysResult;
+use crate::types::{ByteRange, Slot};
+
+/// A read that found SOURCE shorter than it was known to be looks again, this often.
+const TRIES: usize = 3;
+
+/// What is to be fetched in one piece: whole blocks.
+struct Fetch {
+    /// What the read itself needs of it.
+    missing: ByteRange,
+    /// The first block, and one past the last.
+    blocks: (u64, u64),
+}
+
+/// How a fetch went.
+enum Fetched {
+    Whole,
+    /// SOURCE ended earlier than it was known to.
+    Short,
+}
+
+impl File {
+    /// Reads at `offset`; short only at the end of the file. `stream` is the reader's read-ahead.
+    ///
+    /// # Errors
+    /// Those of preadv(2) on SOURCE.
+    pub fn read(
+        self: &Arc<Self>,
+        did: &mut Did,
+        source: &dyn Backing,
+        stream: &Mutex<Stream>,
+        offset: u64,
+        out: &mut [u8],
+    ) -> SysResult<usize> {
+        let range = ByteRange::at(offset, out.len() as u64);
+        for _ in 1..TRIES {
+            if let Some(count) = self.try_read(did, source, stream, range, out)? {
+                return Ok(count);
+            }
+        }
+        // SOURCE shrinks again and again: what it had for the last look will do.
+        let count = self.try_read(did, source, stream, range, out)?;
+        Ok(count.unwrap_or(0))
+    }
+
+    fn try_read(
+        self: &Arc<Self>,
+        did: &mut Did,
+        source: &dyn Backing,
+        stream: &Mutex<Stream>,
+        range: ByteRange,
+        out: &mut [u8],
+    ) -> SysResult<Option<usize>> {
+        let storage = self.buffers.storage();
+        let mut plan = self.lock().cache.read(storage, range, out);
+        if plan.len < out.len() {
+            // The end of the file: is it still there?
+            self.look_below(did, source)?;
+            plan = self.lock().cache.read(storage, range, out);
+        }
+        self.buffers.touch(&plan.touched);
+        let read = ByteRange::at(range.start, plan.len as u64);
+        let ahead = lock(stream).advance(read, !plan.missing.is_empty());
+        let mut done = Did::new();
+        for fetch in self.fetches(&plan, read, ahead) {
+            let out = part(out, range.start, fetch.missing);
+            if let Fetched::Short = self.fetch(&fetch, plan.epoch, source, out, &mut done)? {
+                self.look_below(did, source)?;
+                return Ok(None);
+            }
+        }
+        tell(did, &plan, done);
+        Ok(Some(plan.len))
+    }
+
+    /// Asks SOURCE what it looks like.
+    fn look_below(self: &Arc<Self>, did: &mut Did, source: &dyn Backing) -> SysResult<()> {
+        let epoch = self.lock().cache.epoch();
+        let facts = facts_of(&source.stat()?);
+        let mut state = self.lock();
+        let dropped = self.look(&mut state, &facts, epoch);
+        drop(state);
+        self.tell_invalidated(did, dropped);
+        Ok(())
+    }
+
+    /// What is missing, in whole blocks; the last one with `ahead` bytes more, if the read ends with it.
+    fn fetches(&self, plan: &ReadPlan, read: ByteRange, ahead: u64) -> Vec<Fetch> {
+        let size = BLOCK_SIZE as u64;
+        let source_end = self.lock().cache.source_size();
+        let ahead = ahead.min(self.buffers.ahead_max());
+        let mut fetches: Vec<Fetch> = Vec::with_capacity(plan.missing.len());
+        for missing in &plan.missing {
+            let mut end = missing.end;
+            if missing.end == read.end {
+                end = end.saturating_add(ahead).min(source_end).max(missing.end);
+            }
+            fetches.push(Fetch {
+                missing: *missing,
+                blocks: (missing.start / size, end.div_ceil(size)),
+            });
+        }
+        fetches
+    }
+
+    /// Fetches blocks from SOURCE, hands the read its part, and puts them in.
+    fn fetch(
+        &self,
+        fetch: &Fetch,
+        epoch: u64,
+        source: &dyn Backing,
+        out: &mut [u8],
+        did: &mut Did,
+    ) -> SysResult<Fetched> {
+        let size = BLOCK_SIZE as u64;
+        let (first, end) = fetch.blocks;
+        let needed_end = fetch.missing.end.div_ceil(size);
+        let count = |blocks: u64| usize::try_from(blocks).unwrap_or(usize::MAX);
+        let mut slots = self.buffers.take(count(end - first));
+        if slots.len() < count(end - first) {
+            // No room: then nothing is fetched ahead.
+            let spare = slots.split_off(slots.len().min(count(needed_end - first)));
+            self.buffers.give_back(&spare);
+        }
+        if slots.len() < count(needed_end - first) {
+            self.buffers.give_back(&slots);
+            return pass_by(fetch.missing, source, out, did);
+        }
+        let got = match self.load(&slots, first * size, source, fetch.missing, out) {
+            Ok(got) => got,
+            Err(errno) => {
+                self.buffers.give_back(&slots);
+                return Err(errno);
+            }
+        };
+        let miss = out.len() as u64;
+        did.push(CacheDid::Miss { size: miss });
+        let ahead = (first * size + got).saturating_sub(needed_end * size);
+        if ahead > 0 {
+            did.push(CacheDid::Readahead { size: ahead });
+        }
+        self.put_in(&slots, (first, needed_end), got, epoch);
+        let whole = first * size + got >= fetch.missing.end;
+        Ok(if whole {
+            Fetched::Whole
+        } else {
+            Fetched::Short
+        })
+    }
+
+    /// Reads SOURCE from `at` into the slots, and the part that the read needs from there into `out`.
+    fn load(
+        &self,
+        slots: &[Slot],
+        at: u64,
+        source: &dyn Backing,
+        missing: ByteRange,
+        out: &mut [u8],
+    ) -> SysResult<u64> {
+        let memory = &self.buffers.memory;
+        let mut blocks: Vec<_> = slots.iter().map(|slot| memory.edit(*slot)).collect();
+        let mut vectors: Vec<_> = blocks.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        let got = source.read_at(&mut vectors, at)?;
+        drop(vectors);
+        let skip = usize::try_from(missing.start - at).unwrap_or(usize::MAX);
+        let have = got.saturating_sub(skip).min(out.len());
+        let (found, rest) = out.split_at_mut(have);
+        let mut from = skip;
+        for to in chunks_at(found, skip) {
+            let block = &blocks[from / BLOCK_SIZE];
+            let within = from % BLOCK_SIZE;
+            to.copy_from_slice(&block[within..within + to.len()]);
+            from += to.len();
+        }
+        rest.fill(0);
+        Ok(got as u64)
+    }
+
+    /// Puts fetched blocks in: `first` is the first one, those from `needed_end` on were fetched ahead.
+    fn put_in(&self, slots: &[Slot], (first, needed_end): (u64, u64), got: u64, epoch: u64) {
+        let (mut kept, mut returned) = (Vec::with_capacity(slots.len()), Vec::new());
+        let mut state = self.lock();
+        for (index, slot) in (first..).zip(slots) {
+            let start = (index - first) * BLOCK_SIZE as u64;
+            let inside = got.saturating_sub(start).min(BLOCK_SIZE as u64);
+            let inside = usize::try_from(inside).unwrap_or(BLOCK_SIZE);
+            let block = (index, *slot, inside);
+            let ahead = index >= needed_end;
+            match state
+                .cache
+                .fill(self.buffers.storage(), block, epoch, ahead)
+            {
+                Filled::Kept => kept.push(*slot),
+                Filled::Returned => returned.push(*slot),
+            }
+        }
+        drop(state);
+        self.buffers.admit(&kept);
+        self.buffers.give_back(&returned);
+    }
+}
+
+/// Reads past the buffer, which has no room.
+fn pass_by(
+    missing: ByteRange,
+    source: &dyn Backing,
+    out: &mut [u8],
+    did: &mut Did,
+) -> SysResult<Fetched> {
+    let got = source.read_at(&mut [IoSliceMut::new(out)], missing.start)?;
+    did.push(CacheDid::Bypass {
+        size: out.len() as u64,
+        reason: Reason::Memory,
+    });
+    Ok(if got < out.len() {
+        Fetched::Short
+    } else {
+        Fetched::Whole
+    })
+}
+
+/// The part of the output that a range of the file goes to.
+fn part(out: &mut [u8], start: u64, range: ByteRange) -> &mut [u8] {
+    let at = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
+    &mut out[at(range.start)..at(range.end)]
+}
+
+/// Cuts `out` where blocks end, if its first byte stands at `at` of a row of blocks.
+fn chunks_at(out: &mut [u8], at: usize) -> impl Iterator<Item = &mut [u8]> {
+    let first = (BLOCK_SIZE - at % BLOCK_SIZE).min(out.len());
+    let (head, tail) = out.split_at_mut(first);
+    let head = (!head.is_empty()).then_some(head);
+    head.into_iter().chain(tail.chunks_mut(BLOCK_SIZE))
+}
+
+fn tell(did: &mut Did, plan: &ReadPlan, fetched: Did) {
+    if plan.hit > 0 {
+        did.push(CacheDid::Hit {
+            size: plan.hit,
+            dirty: plan.dirty,
+            readahead: plan.ahead,
+        });
+    }
+    if plan.hole > 0 {
+        did.push(CacheDid::Hole { size: plan.hole });
+    }
+    did.extend(fetched);
+}

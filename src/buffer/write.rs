@@ -1,0 +1,218 @@
+//! Writing into the buffer, and past it.
+
+use std::sync::Arc;
+
+use super::file::State;
+use super::looks::{Busy, facts_of};
+use super::{By, Did, File, lock};
+use crate::backing::Backing;
+use crate::cache::Stamp;
+use crate::error::Errno;
+use crate::event::{CacheDid, Reason};
+use crate::sys::{self, Stat, SysResult};
+use crate::types::{ByteRange, Slot};
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To this offset.
+    At(u64),
+    /// To the end of the file, wherever that is then.
+    End,
+    /// To this offset, but never beyond the end: pages of a mapping come whole.
+    Within(u64),
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Bytes taken.
+    pub count: usize,
+    /// Where they went.
+    pub at: u64,
+}
+
+impl File {
+    /// Buffers `data`. `writer` is how it gets to SOURCE later. `None` where there is no room: the write
+    /// has to go past the buffer.
+    ///
+    /// # Errors
+    /// Those of statx(2) on SOURCE, for an append; `EFBIG` past the largest offset.
+    pub fn write(
+        self: &Arc<Self>,
+        by: &By,
+        did: &mut Did,
+        writer: &Arc<dyn Backing>,
+        place: Place,
+        data: &[u8],
+    ) -> SysResult<Option<Put>> {
+        if self.buffers.gate.is_full() {
+            self.buffers.bell.ring();
+            return Ok(None);
+        }
+        if place == Place::End {
+            // SOURCE may have grown from outside.
+            self.look_before_append(did, &**writer)?;
+        }
+        let mut stock: Vec<Slot> = Vec::new();
+        loop {
+            let missing = {
+                let mut state = self.lock();
+                let (at, data) = placed(&state, place, data)?;
+                let range = ByteRange::at(at, data.len() as u64);
+                let need = state.cache.slots_needed(self.buffers.storage(), range);
+                if need <= stock.len() {
+                    let put = self.put(&mut state, &mut stock, by, did, writer, (at, data));
+                    drop(state);
+                    self.buffers.give_back(&stock);
+                    return Ok(Some(put));
+                }
+                need - stock.len()
+            };
+            let more = self.buffers.take(missing);
+            let enough = more.len() == missing;
+            stock.extend(more);
+            if !enough {
+                self.buffers.give_back(&stock);
+                self.buffers.bell.ring();
+                return Ok(None);
+            }
+        }
+    }
+
+    fn look_before_append(self: &Arc<Self>, did: &mut Did, source: &dyn Backing) -> SysResult<()> {
+        let epoch = self.lock().cache.epoch();
+        let facts = facts_of(&source.stat()?);
+        let mut state = self.lock();
+        let dropped = self.look(&mut state, &facts, epoch);
+        drop(state);
+        self.tell_invalidated(did, dropped);
+        Ok(())
+    }
+
+    fn put(
+        self: &Arc<Self>,
+        state: &mut State,
+        stock: &mut Vec<Slot>,
+        by: &By,
+        did: &mut Did,
+        writer: &Arc<dyn Backing>,
+        (at, data): (u64, &[u8]),
+    ) -> Put {
+        let put = Put {
+            count: data.len(),
+            at,
+        };
+        if data.is_empty() {
+            return put;
+        }
+        let stamp = Stamp {
+            seq: by.seq.unwrap_or_default(),
+            now: by.now,
+        };
+        let storage = self.buffers.storage();
+        let wrote = state.cache.write(storage, stock, at, data, stamp);
+        state.attrs.wrote(sys::coarse_time());
+        state.access_due = true;
+        if state.writer.is_none() {
+            state.writer = Some(Arc::clone(writer));
+        }
+        if state.ticket.is_none() {
+            state.dirty_since = by.now;
+            state.ticket = Some(self.buffers.enter(self));
+        }
+        self.buffers.gate.add(wrote.newly_dirty);
+        self.buffers.ring_if_much();
+        did.push(CacheDid::Buffered {
+            offset: at,
+            size: data.len() as u64,
+            overwrote: wrote.overwrote,
+        });
+        put
+    }
+
+    /// Writes past the buffer, for `reason`: what is dirty in the same place goes first, then `write` does
+    /// its work (and says how much and where), and what is buffered clean becomes the same.
+    ///
+    /// # Errors
+    /// Those of `write`, and of writing back what is dirty there.
+    pub fn write_through(
+        self: &Arc<Self>,
+        by: &By,
+        did: &mut Did,
+        reason: Reason,
+        (place, data): (Place, &[u8]),
+        write: impl FnOnce(Place, &[u8]) -> SysResult<Put>,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> SysResult<Put> {
+        let _io = lock(&self.io);
+        let (place, data) = match place {
+            Place::At(_) | Place::End => (place, data),
+            Place::Within(_) => {
+                let state = self.lock();
+                let (at, data) = placed(&state, place, data)?;
+                (Place::At(at), data)
+            }
+        };
+        let range = match place {
+            Place::At(at) | Place::Within(at) => ByteRange::at(at, data.len() as u64),
+            // Where the end is, is known only when all is there.
+            Place::End => ByteRange::ALL,
+        };
+        self.write_back_in(range, reason, by.cause(), did)?;
+        let busy = Busy::begin(self);
+        let put = write(place, data)?;
+        let facts = stat().map(|stat| facts_of(&stat));
+        let mut state = self.lock();
+        let storage = self.buffers.storage();
+        state.cache.overlay(storage, put.at, &data[..put.count]);
+        match facts {
+            Ok(facts) => {
+                let dirty = state.cache.dirty_bytes() > 0;
+                state.attrs.changed_data(&facts, dirty);
+            }
+            Err(errno) => log::debug!("SOURCE does not say what it looks like: {errno}"),
+        }
+        drop(state);
+        drop(busy);
+        if put.count > 0 {
+            did.push(CacheDid::WriteThrough {
+                size: put.count as u64,
+                reason,
+            });
+        }
+        Ok(put)
+    }
+
+    /// Whether a write has to clear set-id bits or capabilities first; `look` asks SOURCE, if nobody has
+    /// since they could have come.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    pub fn has_privileges(&self, look: impl FnOnce() -> SysResult<bool>) -> SysResult<bool> {
+        if self.lock().no_privileges {
+            return Ok(false);
+        }
+        let has = look()?;
+        self.lock().no_privileges = !has;
+        Ok(has)
+    }
+}
+
+/// Where a write goes, and what of it.
+fn placed<'a>(state: &State, place: Place, data: &'a [u8]) -> SysResult<(u64, &'a [u8])> {
+    let size = state.cache.size();
+    let (at, data) = match place {
+        Place::At(at) => (at, data),
+        Place::End => (size, data),
+        Place::Within(at) => {
+            let inside = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
+            (at, &data[..data.len().min(inside)])
+        }
+    };
+    let end = at.checked_add(data.len() as u64);
+    match end.map(i64::try_from) {
+        Some(Ok(_)) => Ok((at, data)),
+        _ => Err(Errno::EFBIG),
+    }
+}

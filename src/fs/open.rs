@@ -1,0 +1,267 @@
+//! Open file descriptions: open and create, and release at their end.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::attrs::Attr;
+use super::handle::{Handle, Opened};
+use super::inode::Inode;
+use super::namespace::{NewEntry, mode_of};
+use super::observe::{Note, On};
+use super::{Call, Fs, Permissions};
+use crate::buffer::{Did, File, OnClose};
+use crate::error::Errno;
+use crate::event::{OpKind, Reason, open_flag_names};
+use crate::sys::{self, Access, SysResult};
+use crate::types::{ByteRange, Fh, NodeId};
+
+/// `__FMODE_EXEC` of include/linux/fs.h: opened to be executed.
+const FMODE_EXEC: i32 = 0x20;
+
+/// Flags that are not for SOURCE's descriptor: the kernel has dealt with them, or they are applied to
+/// each write (O_DIRECT would ask for aligned buffers of ours).
+const NOT_BELOW: i32 = libc::O_CREAT
+    | libc::O_EXCL
+    | libc::O_NOCTTY
+    | libc::O_APPEND
+    | libc::O_DIRECT
+    | libc::O_SYNC
+    | libc::O_NOFOLLOW
+    | FMODE_EXEC;
+
+impl Fs {
+    /// open(2) of an existing file.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub fn open(&self, call: &Call, node: NodeId, flags: i32) -> SysResult<Fh> {
+        let inode = self.inode(node)?;
+        self.observer
+            .op(OpKind::Open, call, On::Inode(&inode), |note| {
+                note.set(|op| op.flags = open_flag_names(flags));
+                self.may_execute(&inode, flags)?;
+                let file = self.open_existing(call, &inode, flags, note)?;
+                let handle = self.opened_file(call, inode.clone(), (file, flags), note)?;
+                note.set(|op| op.fh = Some(handle.fh));
+                Ok(handle.fh)
+            })
+    }
+
+    /// Opens the file of SOURCE. With `O_TRUNC`, what is buffered is cut off with it.
+    fn open_existing(
+        &self,
+        call: &Call,
+        inode: &Arc<Inode>,
+        flags: i32,
+        note: &mut Note,
+    ) -> SysResult<OwnedFd> {
+        let below = flags & !NOT_BELOW;
+        let truncated = (flags & libc::O_TRUNC != 0)
+            .then(|| self.buffer(inode))
+            .flatten();
+        let Some(buffer) = truncated else {
+            return self.open_file(call, inode, below);
+        };
+        let fd = self.fd(inode)?;
+        let mut did = Did::new();
+        let opened = buffer.truncate(
+            &note.by(),
+            &mut did,
+            || self.open_file(call, inode, below),
+            || sys::stat(fd.as_fd()),
+        );
+        note.did(did);
+        opened
+    }
+
+    fn open_file(&self, call: &Call, inode: &Arc<Inode>, flags: i32) -> SysResult<OwnedFd> {
+        if !inode.is_file() {
+            // Fifos and devices are opened by the kernel itself; here they would block or act.
+            return Err(if inode.is_dir() {
+                Errno::EISDIR
+            } else {
+                Errno::ENXIO
+            });
+        }
+        let open = |flags| {
+            if flags & libc::O_TRUNC == 0 {
+                self.reopen(inode, flags)
+            } else {
+                self.as_unprivileged(call, || self.reopen(inode, flags))
+            }
+        };
+        match open(flags) {
+            // Only the owner may ask for it; the kernel has let the caller.
+            Err(Errno::EPERM) if flags & libc::O_NOATIME != 0 => open(flags & !libc::O_NOATIME),
+            other => other,
+        }
+    }
+
+    /// What is opened to be executed is opened for reading below: its execute bits are asked for here,
+    /// where the kernel has not done so.
+    fn may_execute(&self, inode: &Arc<Inode>, flags: i32) -> SysResult<()> {
+        if flags & FMODE_EXEC == 0 || self.options.permissions == Permissions::Kernel {
+            return Ok(());
+        }
+        sys::access(self.fd(inode)?.as_fd(), libc::X_OK)
+    }
+
+    /// The handle of a file that was just opened, with its buffer.
+    fn opened_file(
+        &self,
+        call: &Call,
+        inode: Arc<Inode>,
+        (file, flags): (OwnedFd, i32),
+        note: &mut Note,
+    ) -> SysResult<Arc<Handle>> {
+        let mut did = Did::new();
+        let buffer = self.open_buffer(&inode, file.as_fd(), &mut did)?;
+        note.did(did);
+        let size = match &buffer {
+            Some(buffer) => Some(buffer.size()),
+            None if note.recording() => sys::stat(file.as_fd()).ok().map(|stat| stat.size),
+            None => None,
+        };
+        note.set(|op| op.file_size = size);
+        let opener = (*call, note.thread());
+        let opened = Opened {
+            file,
+            buffer,
+            writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
+        };
+        self.opened(inode, opened, opener)
+    }
+
+    /// open(2) with `O_CREAT`: makes the file, or opens it where it exists already.
+    ///
+    /// # Errors
+    /// Those of the call; `EEXIST` with `O_EXCL`.
+    pub fn create(
+        &self,
+        call: &Call,
+        parent: NodeId,
+        name: &OsStr,
+        flags: i32,
+        new: NewEntry,
+    ) -> SysResult<(Attr, Fh)> {
+        let dir = self.inode(parent)?;
+        self.observer
+            .op(OpKind::Create, call, On::Name(&dir, name), |note| {
+                note.set(|op| {
+                    op.flags = open_flag_names(flags);
+                    op.mode = Some(new.mode & 0o7777);
+                });
+                let (inode, attr, file) = match self.create_new(call, &dir, name, flags, new) {
+                    Err(Errno::EEXIST) if flags & libc::O_EXCL == 0 => {
+                        self.find_and_open(call, &dir, name, flags, note)?
+                    }
+                    other => other?,
+                };
+                let handle = self.opened_file(call, inode, (file, flags), note)?;
+                note.set(|op| {
+                    op.fh = Some(handle.fh);
+                    op.ino = Some(attr.ino);
+                });
+                Ok((attr, handle.fh))
+            })
+    }
+
+    fn find_and_open(
+        &self,
+        call: &Call,
+        dir: &Arc<Inode>,
+        name: &OsStr,
+        flags: i32,
+        note: &mut Note,
+    ) -> SysResult<(Arc<Inode>, Attr, OwnedFd)> {
+        let mut did = Did::new();
+        let (inode, attr) = self.find(dir, name, &mut did)?;
+        note.did(did);
+        let opened = self
+            .open_existing(call, &inode, flags, note)
+            .and_then(|file| {
+                // With O_TRUNC it is another file now than the one that was found.
+                let attr = if flags & libc::O_TRUNC == 0 {
+                    attr
+                } else {
+                    self.attr(&inode, &mut Did::new())?
+                };
+                Ok((inode.clone(), attr, file))
+            });
+        opened.inspect_err(|_| self.forget(inode.node, 1))
+    }
+
+    fn create_new(
+        &self,
+        call: &Call,
+        dir: &Arc<Inode>,
+        name: &OsStr,
+        flags: i32,
+        new: NewEntry,
+    ) -> SysResult<(Arc<Inode>, Attr, OwnedFd)> {
+        let dir_fd = self.fd(dir)?;
+        let mode = mode_of(dir_fd.as_fd(), new) & 0o7777;
+        // O_CREAT is passed with O_EXCL only: fs.protected_regular would refuse the server a file
+        // that exists in a sticky directory (Documentation/admin-guide/sysctl/fs.rst).
+        let caller = self.act_as(call)?;
+        let below = flags & !NOT_BELOW & !libc::O_TRUNC;
+        let file = sys::open_below(dir_fd.as_fd(), name, below, Access::New(mode))?;
+        drop(caller);
+        let path_fd = sys::reopen(self.proc_fds.as_fd(), file.as_fd(), libc::O_PATH)?;
+        let (inode, attr) = self.enter(dir, name, path_fd, &mut Did::new())?;
+        Ok((inode, attr, file))
+    }
+
+    /// The last descriptor of an open file is gone.
+    ///
+    /// # Errors
+    /// `EBADF` for one that is not open.
+    pub fn release(&self, call: &Call, fh: Fh) -> SysResult<()> {
+        let handle = self.handles.remove(fh)?;
+        self.observer
+            .op(OpKind::Release, call, On::Handle(&handle), |note| {
+                if let Some(buffer) = handle.buffer.clone() {
+                    self.release_buffer(&handle, &buffer, note);
+                }
+                Ok(())
+            })
+    }
+
+    /// An open of the file is over. What is dirty of a file without a name dies with its last open; of
+    /// another, what a mapping wrote after the last close(2) follows.
+    fn release_buffer(&self, handle: &Arc<Handle>, buffer: &Arc<File>, note: &mut Note) {
+        let last = buffer.released() == 0;
+        let mut did = Did::new();
+        if buffer.dirty_bytes() > 0 {
+            let by = note.by();
+            if last && self.is_nameless(handle, buffer) {
+                buffer.discard(by.cause(), &mut did, Reason::Unlink);
+            } else if handle.writable
+                && self.on_close() == OnClose::Writeback
+                && !buffer.is_nameless()
+            {
+                // The application is told of a failure by whoever has the file open, or the exit status.
+                let range = ByteRange::ALL;
+                if let Err(errno) = buffer.write_back(&by, &mut did, range, Reason::Close) {
+                    log::info!("what was written at release failed: {errno}");
+                }
+            }
+        }
+        note.did(did);
+        let (size, dirty) = buffer.size_and_dirty();
+        note.set(|op| {
+            op.file_size = Some(size);
+            op.dirty = Some(dirty);
+        });
+        if last && let Some(files) = &self.files {
+            files.settle(&handle.inode, buffer);
+        }
+    }
+
+    /// Whether a file has no name any more, also where it lost the last one past the view.
+    fn is_nameless(&self, handle: &Arc<Handle>, buffer: &File) -> bool {
+        let gone = || sys::stat(handle.as_fd()).is_ok_and(|stat| stat.nlink == 0);
+        buffer.is_nameless() || gone()
+    }
+}
