@@ -22,7 +22,7 @@ use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use crate::sys::{Stat, SyncKind, SysResult, Written};
+use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
 
 /// The data of one file of SOURCE. Calls may come from many threads at once; calls that overlap are
 /// for the caller to order.
@@ -56,12 +56,12 @@ pub trait Backing: Send + Sync + fmt::Debug {
     /// Those of statx(2).
     fn stat(&self) -> SysResult<Stat>;
 
-    /// Sets the time of last modification: seconds since the epoch and nanoseconds. Leaves the access
+    /// Sets the time of last modification: to a time, or to now by the clock of SOURCE. Leaves the access
     /// time; the change time becomes now, as with every change of an inode.
     ///
     /// # Errors
     /// Those of utimensat(2).
-    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()>;
+    fn set_mtime(&self, mtime: TimeSet) -> SysResult<()>;
 }
 
 impl<B: Backing + ?Sized> Backing for Arc<B> {
@@ -85,7 +85,7 @@ impl<B: Backing + ?Sized> Backing for Arc<B> {
         (**self).stat()
     }
 
-    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()> {
+    fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         (**self).set_mtime(mtime)
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(write(&twice, 2, &[b"xy".to_vec()]), Written::all(2));
         assert_eq!(read(&file, 1, &[2, 9]).0, Ok(3));
         twice.sync(SyncKind::All).unwrap();
-        twice.set_mtime((7, 0)).unwrap();
+        twice.set_mtime(TimeSet::At(7, 0)).unwrap();
         assert_eq!(twice.stat().unwrap().mtime, (7, 0));
     }
 }

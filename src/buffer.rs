@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use dashmap::DashMap;
 
 pub use drain::Drained;
-pub use file::File;
+pub use file::{File, Privileges};
 pub use flusher::Flusher;
 pub use gate::Gate;
 pub use journal::{By, Did, Issued, Journal, Subject, WroteBack};

@@ -120,6 +120,23 @@ impl ByteRange {
         }
     }
 
+    /// Its first `len` bytes, and the others.
+    #[must_use]
+    pub fn split_at(self, len: u64) -> (ByteRange, ByteRange) {
+        let middle = self.start.saturating_add(len).min(self.end);
+        let first = ByteRange {
+            end: middle,
+            ..self
+        };
+        (
+            first,
+            ByteRange {
+                start: middle,
+                ..self
+            },
+        )
+    }
+
     /// Whether they have a byte in common.
     #[must_use]
     pub fn overlaps(self, other: ByteRange) -> bool {

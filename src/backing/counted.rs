@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Backing, total};
-use crate::sys::{Stat, SyncKind, SysResult, Written};
+use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
 
 /// Writes remembered, the newest. 16 bytes each, so at most 16 MiB; more would only serve a test that
 /// should look at less.
@@ -163,7 +163,7 @@ impl<B: Backing> Backing for Counted<B> {
         self.inner.stat()
     }
 
-    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()> {
+    fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         self.set_mtime.call();
         self.inner.set_mtime(mtime)
     }
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(read, Err(Errno::EIO));
         file.set_size(3).unwrap();
         file.sync(SyncKind::Data).unwrap();
-        file.set_mtime((1, 2)).unwrap();
+        file.set_mtime(TimeSet::At(1, 2)).unwrap();
         assert_eq!(file.stat().unwrap().mtime, (1, 2));
         let once = Count { calls: 1, bytes: 0 };
         let expected = Counts {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::{Backing, total};
 use crate::error::Errno;
-use crate::sys::{Stat, SyncKind, SysResult, Written};
+use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
 
 /// The calls of [`Backing`], as a rule names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +219,7 @@ impl<B: Backing> Backing for Faulty<B> {
         self.inner.stat()
     }
 
-    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()> {
+    fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         self.pass(Call::SetMtime)?;
         self.inner.set_mtime(mtime)
     }
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(file.set_size(0), Err(Errno::EFBIG));
         assert_eq!(file.sync(SyncKind::Data), Err(Errno::EDQUOT));
         assert_eq!(file.stat(), Err(Errno::ESTALE));
-        assert_eq!(file.set_mtime((0, 0)), Err(Errno::EPERM));
+        assert_eq!(file.set_mtime(TimeSet::At(0, 0)), Err(Errno::EPERM));
         assert_eq!(counted.counts(), Counted::new(()).counts());
     }
 

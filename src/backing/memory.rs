@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backing, total};
 use crate::error::Errno;
-use crate::sys::{Stat, SyncKind, SysResult, Written};
+use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
 
 /// Bytes that are allocated together. As pages of the kernel, so that holes look alike.
 const PAGE: usize = 4096;
@@ -166,10 +166,14 @@ impl Backing for Memory {
         })
     }
 
-    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()> {
+    fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         let mut file = self.file();
         file.ctime = file.tick();
-        file.mtime = mtime;
+        match mtime {
+            TimeSet::Keep => {}
+            TimeSet::Now => file.mtime = file.ctime,
+            TimeSet::At(sec, nsec) => file.mtime = (sec, nsec),
+        }
         Ok(())
     }
 }
@@ -307,7 +311,7 @@ mod tests {
         assert_eq!(read(&file, 3, 0), b"xbc");
         file.sync(SyncKind::All).unwrap();
         assert_eq!(times(), ((1, 0), (1, 0)));
-        file.set_mtime((1_000, 5)).unwrap();
+        file.set_mtime(TimeSet::At(1_000, 5)).unwrap();
         assert_eq!(times(), ((1_000, 5), (2, 0)));
         file.set_size(3).unwrap();
         assert_eq!(times(), ((3, 0), (3, 0)));

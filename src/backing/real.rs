@@ -44,9 +44,8 @@ impl Backing for Real {
         sys::stat(self.0.as_fd())
     }
 
-    fn set_mtime(&self, mtime: (i64, u32)) -> SysResult<()> {
-        let (sec, nsec) = mtime;
-        sys::set_times(self.0.as_fd(), TimeSet::Keep, TimeSet::At(sec, nsec))
+    fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
+        sys::set_times(self.0.as_fd(), TimeSet::Keep, mtime)
     }
 }
 
@@ -58,7 +57,7 @@ mod tests {
     fn setting_the_time_of_modification_leaves_that_of_access() {
         let file = Real::new(Arc::new(tempfile::tempfile().unwrap().into()));
         let before = file.stat().unwrap();
-        file.set_mtime((1_000_000_000, 123_456_789)).unwrap();
+        file.set_mtime(TimeSet::At(1_000_000_000, 123_456_789)).unwrap();
         let after = file.stat().unwrap();
         assert_eq!(after.mtime, (1_000_000_000, 123_456_789));
         assert_eq!(after.atime, before.atime);

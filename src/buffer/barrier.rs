@@ -63,7 +63,7 @@ impl File {
             let dirty = state.cache.dirty_bytes() > 0;
             state.attrs.changed_data(&facts, dirty);
         }
-        state.no_privileges = false;
+        state.privileges = None;
         drop(state);
         drop(busy);
         self.buffers.give_back(&dropped.freed);

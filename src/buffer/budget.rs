@@ -32,11 +32,16 @@ impl Budget {
         lock(&self.dirty).files.remove(&ticket)
     }
 
-    /// The next file behind a ticket.
-    pub(super) fn after(&self, ticket: u64) -> Option<(u64, Arc<File>)> {
-        let dirty = lock(&self.dirty);
-        let next = dirty.files.range(ticket + 1..).next();
-        next.map(|(ticket, file)| (*ticket, Arc::clone(file)))
+    /// The files that are dirty now, the one first that has been so for longest. A file that is dirty again
+    /// after its turn does not get another.
+    pub(super) fn round(&self) -> impl Iterator<Item = Arc<File>> + '_ {
+        let (mut after, last) = (0, lock(&self.dirty).last);
+        std::iter::from_fn(move || {
+            let dirty = lock(&self.dirty);
+            let (ticket, file) = dirty.files.range(after + 1..=last.max(after + 1)).next()?;
+            after = *ticket;
+            (after <= last).then(|| Arc::clone(file))
+        })
     }
 
     /// How many files are dirty.

@@ -24,12 +24,10 @@ impl Buffers {
     pub fn drain(&self, cause: OwnCause, abandon: &AtomicBool) -> Drained {
         let cause = Cause::Own(cause);
         for _ in 0..TRIES {
-            let mut after = 0;
-            while let Some((ticket, file)) = self.budget.after(after) {
+            for file in self.budget.round() {
                 if abandon.load(Ordering::SeqCst) {
                     return self.drained();
                 }
-                after = ticket;
                 let mut did = Did::new();
                 if file.is_nameless() {
                     file.discard(cause, &mut did, Reason::Unlink);

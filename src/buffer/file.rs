@@ -41,12 +41,21 @@ pub(super) struct State {
     pub(super) nameless: bool,
     /// SOURCE was changed from outside while bytes were dirty.
     pub(super) conflict: bool,
-    /// It has no set-id bits and no capabilities that a write would have to clear.
-    pub(super) no_privileges: bool,
+    /// What a write may have to clear, if that is known.
+    pub(super) privileges: Option<Privileges>,
     /// A read would move SOURCE's access time now (relatime), so one that is served from the buffer has to
     /// let SOURCE know.
     pub(super) access_due: bool,
     pub(super) errors: Errors,
+}
+
+/// What a file lends to whoever executes it, and loses when it is written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// Set-user-id or set-group-id bits: a write by somebody without `CAP_FSETID` clears them.
+    pub set_id: bool,
+    /// Capabilities: any write clears them (fs/inode.c file_remove_privs()).
+    pub capabilities: bool,
 }
 
 /// Failed writebacks, in the manner of Linux's errseq_t (lib/errseq.c): each open file description is told
@@ -77,6 +86,7 @@ impl File {
         let id = FileId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         // Nothing is buffered yet that could have changed.
         attrs.look(&facts_of(stat));
+        attrs.note_shown(stat.ctime);
         let file = Arc::new(File {
             id,
             buffers: Arc::clone(buffers),
@@ -92,7 +102,7 @@ impl File {
                 dirty_since: Nanos(0),
                 nameless: false,
                 conflict: false,
-                no_privileges: false,
+                privileges: None,
                 access_due: true,
                 errors: Errors::default(),
             }),

@@ -26,6 +26,8 @@ pub(super) struct Bell {
 struct Rung {
     work: bool,
     stop: bool,
+    /// It waits without a limit.
+    idle: bool,
 }
 
 impl Bell {
@@ -39,6 +41,14 @@ impl Bell {
         }
     }
 
+    /// The same for what can wait, unless nothing else would wake the flusher.
+    fn ring_if_idle(&self) {
+        let idle = lock(&self.rung).idle;
+        if idle {
+            self.ring();
+        }
+    }
+
     fn stop(&self) {
         lock(&self.rung).stop = true;
         self.woken.notify_all();
@@ -48,6 +58,7 @@ impl Bell {
     fn wait(&self, limit: Option<Duration>) -> bool {
         let mut rung = lock(&self.rung);
         if !rung.work && !rung.stop {
+            rung.idle = limit.is_none();
             rung = match limit {
                 None => self
                     .woken
@@ -60,6 +71,7 @@ impl Bell {
             };
         }
         rung.work = false;
+        rung.idle = false;
         !rung.stop
     }
 }
@@ -119,10 +131,11 @@ impl Buffers {
     /// Takes a file in among the dirty ones.
     pub(super) fn enter(&self, file: &Arc<File>) -> u64 {
         let ticket = self.budget.enter(file);
-        let files = self.budget.len();
-        // The first one sets the timer.
-        if files == 1 || files > DIRTY_FILES_MAX {
+        if self.budget.len() > DIRTY_FILES_MAX {
             self.bell.ring();
+        } else {
+            // The first one sets the timer.
+            self.bell.ring_if_idle();
         }
         ticket
     }
@@ -174,13 +187,11 @@ impl Buffers {
     fn flush_files(&self, reason: Reason, enough: impl Fn(&Buffers) -> bool) -> bool {
         let mut wrote = false;
         for nameless in [false, true] {
-            let mut after = 0;
-            while let Some((ticket, file)) = self.budget.after(after) {
+            for file in self.budget.round() {
                 if enough(self) {
                     return true;
                 }
-                after = ticket;
-                if file.is_nameless() == nameless {
+                if file.is_nameless() == nameless && !file.is_to_rest(self.journal.now()) {
                     let cause = Cause::Own(OwnCause::Memory);
                     wrote |= file.flush(reason, cause);
                 }
@@ -191,10 +202,8 @@ impl Buffers {
 
     /// Writes back what is older than `age`. Returns when the next is.
     fn flush_old(&self, age: Nanos) -> Option<Nanos> {
-        let mut after = 0;
         let mut next: Option<Nanos> = None;
-        while let Some((ticket, file)) = self.budget.after(after) {
-            after = ticket;
+        for file in self.budget.round() {
             let Some(due) = file.due(age) else { continue };
             if due > self.journal.now() {
                 next = Some(next.map_or(due, |next| next.min(due)));
@@ -216,6 +225,11 @@ impl File {
         let due = Nanos(state.dirty_since.0.saturating_add(age.0));
         let due = due.max(state.errors.not_before);
         (!state.nameless && state.ticket.is_some()).then_some(due)
+    }
+
+    /// Whether its last writeback failed just now.
+    fn is_to_rest(&self, now: Nanos) -> bool {
+        self.lock().errors.not_before > now
     }
 
     fn flush(self: &Arc<Self>, reason: Reason, cause: Cause) -> bool {

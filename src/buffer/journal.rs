@@ -41,11 +41,11 @@ pub struct Issued {
 /// How a writeback went.
 #[derive(Clone, Copy, Debug)]
 pub struct WroteBack<'a> {
-    /// What was written.
+    /// What was to be written.
     pub run: &'a Run,
-    /// Bytes that reached SOURCE.
-    pub written: u64,
-    /// Why not all did.
+    /// The bytes of it that this is about, which all met the same fate.
+    pub range: ByteRange,
+    /// Why they did not reach SOURCE, if they did not.
     pub error: Option<Errno>,
     /// Why it was written.
     pub reason: Reason,

@@ -49,6 +49,7 @@ impl File {
             }
             let dropped = self.look(&mut state, &facts_of(&found), epoch);
             let shown = shown(&state, found);
+            state.attrs.note_shown(shown.ctime);
             drop(state);
             self.tell_invalidated(did, dropped);
             return Ok(shown);
@@ -70,7 +71,7 @@ impl File {
             Outside::Changed if state.cache.dirty_bytes() > 0 => state.conflict = true,
             Outside::Changed | Outside::Touched => {}
         }
-        state.no_privileges = false;
+        state.privileges = None;
         let storage = self.buffers.storage();
         Some(state.cache.invalidate(storage, ByteRange::ALL, facts.size))
     }
@@ -120,7 +121,7 @@ impl File {
         if let Ok(found) = stat() {
             let mut state = self.lock();
             state.attrs.changed_by_us(&facts_of(&found), mtime);
-            state.no_privileges = false;
+            state.privileges = None;
         }
         Ok(done)
     }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::file::State;
+use super::file::{Privileges, State};
 use super::looks::{Busy, facts_of};
 use super::{By, Did, File, lock};
 use crate::backing::Backing;
-use crate::cache::Stamp;
+use crate::cache::{SetMtime, Stamp, Time};
 use crate::error::Errno;
 use crate::event::{CacheDid, Reason};
-use crate::sys::{self, Stat, SysResult};
+use crate::sys::{self, Stat, SysResult, TimeSet};
 use crate::types::{ByteRange, Slot};
 
 /// Where a write goes.
@@ -54,6 +54,10 @@ impl File {
             // SOURCE may have grown from outside.
             self.look_before_append(did, &**writer)?;
         }
+        let time = match data {
+            [] => Time::default(),
+            _ => self.time_of_write(&**writer),
+        };
         let mut stock: Vec<Slot> = Vec::new();
         loop {
             let missing = {
@@ -62,7 +66,11 @@ impl File {
                 let range = ByteRange::at(at, data.len() as u64);
                 let need = state.cache.slots_needed(self.buffers.storage(), range);
                 if need <= stock.len() {
-                    let put = self.put(&mut state, &mut stock, by, did, writer, (at, data));
+                    let put = self.put(&mut state, &mut stock, by, did, (at, data));
+                    if put.count > 0 {
+                        state.attrs.wrote(time);
+                        state.writer.get_or_insert_with(|| Arc::clone(writer));
+                    }
                     drop(state);
                     self.buffers.give_back(&stock);
                     return Ok(Some(put));
@@ -90,13 +98,32 @@ impl File {
         Ok(())
     }
 
+    /// What the kernel would stamp the file with: the time of its last tick, unless somebody has seen the
+    /// file with that. Then SOURCE's own clock is asked, which sees to it that whatever is stamped later
+    /// has a later time, in all files.
+    fn time_of_write(&self, writer: &dyn Backing) -> Time {
+        let now = sys::coarse_time();
+        if !self.lock().attrs.needs_finer_time(now) {
+            return now;
+        }
+        let _busy = Busy::begin(self);
+        // Refused to all but the owner.
+        let stamped = writer.set_mtime(TimeSet::Now).and_then(|()| writer.stat());
+        let Ok(stat) = stamped else {
+            return now;
+        };
+        let mut state = self.lock();
+        let facts = facts_of(&stat);
+        state.attrs.changed_by_us(&facts, SetMtime::Set);
+        stat.mtime
+    }
+
     fn put(
         self: &Arc<Self>,
         state: &mut State,
         stock: &mut Vec<Slot>,
         by: &By,
         did: &mut Did,
-        writer: &Arc<dyn Backing>,
         (at, data): (u64, &[u8]),
     ) -> Put {
         let put = Put {
@@ -112,11 +139,7 @@ impl File {
         };
         let storage = self.buffers.storage();
         let wrote = state.cache.write(storage, stock, at, data, stamp);
-        state.attrs.wrote(sys::coarse_time());
         state.access_due = true;
-        if state.writer.is_none() {
-            state.writer = Some(Arc::clone(writer));
-        }
         if state.ticket.is_none() {
             state.dirty_since = by.now;
             state.ticket = Some(self.buffers.enter(self));
@@ -166,6 +189,7 @@ impl File {
         let mut state = self.lock();
         let storage = self.buffers.storage();
         state.cache.overlay(storage, put.at, &data[..put.count]);
+        state.privileges = None;
         match facts {
             Ok(facts) => {
                 let dirty = state.cache.dirty_bytes() > 0;
@@ -184,18 +208,20 @@ impl File {
         Ok(put)
     }
 
-    /// Whether a write has to clear set-id bits or capabilities first; `look` asks SOURCE, if nobody has
-    /// since they could have come.
+    /// What a write may have to clear; `look` asks SOURCE, if nobody has since it could have come.
     ///
     /// # Errors
     /// Those of `look`.
-    pub fn has_privileges(&self, look: impl FnOnce() -> SysResult<bool>) -> SysResult<bool> {
-        if self.lock().no_privileges {
-            return Ok(false);
+    pub fn privileges(
+        &self,
+        look: impl FnOnce() -> SysResult<Privileges>,
+    ) -> SysResult<Privileges> {
+        if let Some(known) = self.lock().privileges {
+            return Ok(known);
         }
-        let has = look()?;
-        self.lock().no_privileges = !has;
-        Ok(has)
+        let found = look()?;
+        self.lock().privileges = Some(found);
+        Ok(found)
     }
 }
 

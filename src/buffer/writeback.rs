@@ -11,7 +11,7 @@ use crate::backing::Backing;
 use crate::cache::{Batch, Facts, Run};
 use crate::error::Errno;
 use crate::event::{CacheDid, Cause, Reason};
-use crate::sys::{SyncKind, SysResult};
+use crate::sys::{SyncKind, SysResult, TimeSet};
 use crate::types::{ByteRange, Nanos};
 
 use super::journal::WroteBack;
@@ -179,16 +179,25 @@ impl File {
         if done.error.is_some() {
             self.buffers.failures.fetch_add(1, Ordering::Relaxed);
         }
+        let (reached, rest) = run.range.split_at(done.bytes);
+        let told = |range, error| WroteBack {
+            run,
+            range,
+            error,
+            reason: why.reason,
+            cause: why.cause,
+            conflict: why.conflict,
+        };
+        let mut issued = issued;
+        if !reached.is_empty()
+            && let Some(first) = issued.take()
+        {
+            journal.wrote_back(&*subject, first, &told(reached, None));
+            // What failed has a line of its own.
+            issued = done.error.and_then(|_| journal.issue(&*subject));
+        }
         if let Some(issued) = issued {
-            let wrote = WroteBack {
-                run,
-                written: done.bytes,
-                error: done.error,
-                reason: why.reason,
-                cause: why.cause,
-                conflict: why.conflict,
-            };
-            journal.wrote_back(&*subject, issued, &wrote);
+            journal.wrote_back(&*subject, issued, &told(rest, done.error));
         }
         (done.bytes, done.error)
     }
@@ -196,8 +205,8 @@ impl File {
     /// After the last byte: the modification time is set back to what it was, and SOURCE is looked at.
     fn end(self: &Arc<Self>, writer: &dyn Backing, error: Option<Errno>) {
         let mtime = self.lock().attrs.mtime_to_restore();
-        if let Some(mtime) = mtime
-            && let Err(errno) = writer.set_mtime(mtime)
+        if let Some((sec, nsec)) = mtime
+            && let Err(errno) = writer.set_mtime(TimeSet::At(sec, nsec))
         {
             // Only the owner may. The view shows the right time for as long as it knows the file.
             log::debug!("a modification time stays that of the writeback: {errno}");

@@ -47,14 +47,30 @@ pub struct Attrs {
     seen: Option<Facts>,
     mtime: Option<Kept>,
     ctime: Option<Kept>,
+    /// The latest status change that somebody was shown since the last write.
+    shown: Option<Time>,
     /// Written to since the writeback under way began.
     pending: bool,
     writing: bool,
 }
 
 impl Attrs {
-    /// A write was buffered at `now`.
+    /// Whether a write at `now`, by a clock that ticks slowly, would not be seen to have come after what
+    /// was shown already: then it needs a finer time (Documentation/filesystems/multigrain-ts.rst).
+    #[must_use]
+    pub fn needs_finer_time(&self, now: Time) -> bool {
+        self.shown.is_some_and(|shown| now <= shown)
+    }
+
+    /// Somebody was shown a status change at this time.
+    pub fn note_shown(&mut self, ctime: Time) {
+        self.shown = self.shown.max(Some(ctime));
+    }
+
+    /// A write was buffered at `now`, or at what was shown last: times do not go back.
     pub fn wrote(&mut self, now: Time) {
+        let last = self.shown.take().max(self.ctime.map(|kept| kept.time));
+        let now = last.map_or(now, |last| last.max(now));
         let below = self.seen.map(|facts| facts.ctime);
         let keep = |kept: Option<Kept>, below: Option<Time>| Kept {
             time: now,

@@ -35,16 +35,15 @@ impl FileCache {
         assert!(self.batch.is_empty(), "nothing is being written");
         let block_size = storage.memory.block_size() as u64;
         let mut dropped = Dropped::default();
-        let first_whole = size.div_ceil(block_size);
-        for (index, slot) in self.blocks.split_off(&first_whole) {
-            self.drop_block(storage, (index, slot), &mut dropped);
-        }
         let cut = usize::try_from(size % block_size).expect("within a block");
         let last = size / block_size;
         if cut > 0
             && let Some(&slot) = self.blocks.get(&last)
         {
             self.cut_block(storage, (last, slot), cut, &mut dropped);
+        }
+        for (index, slot) in self.blocks.split_off(&size.div_ceil(block_size)) {
+            self.drop_block(storage, (index, slot), &mut dropped);
         }
         self.dirty_bytes -= dropped.discarded_bytes();
         self.size = size;

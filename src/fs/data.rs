@@ -1,5 +1,6 @@
 //! File data: read, write, and the calls after which it is where it belongs.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -8,7 +9,7 @@ use super::answer::Answer;
 use super::handle::Handle;
 use super::observe::{Note, On};
 use super::{Call, Fs};
-use crate::buffer::{Did, File, Gate, OnClose, Place, Put};
+use crate::buffer::{Did, File, Gate, OnClose, Place, Privileges, Put};
 use crate::error::Errno;
 use crate::event::{CacheDid, OpKind, Reason, write_flag_names};
 use crate::sys::{self, SyncKind, SysResult};
@@ -208,7 +209,7 @@ impl Fs {
         if self.writes_through() {
             return Ok(Some(Reason::Policy));
         }
-        if how.from == WriteFrom::CallClearingSetId && self.has_privileges(handle, buffer)? {
+        if self.clears_privileges(handle, buffer, how.from)? {
             return Ok(Some(Reason::SetId));
         }
         let start = match place {
@@ -226,12 +227,25 @@ impl Fs {
         })
     }
 
-    /// Whether the file has set-id bits or capabilities, which a write has to clear as SOURCE does it.
-    fn has_privileges(&self, handle: &Handle, buffer: &File) -> SysResult<bool> {
-        buffer.has_privileges(|| {
-            let set_id = sys::stat(handle.as_fd())?.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
-            let capability = std::ffi::OsStr::new("security.capability");
-            Ok(set_id || sys::get_xattr(self.fd(&handle.inode)?.as_fd(), capability, 0).is_ok())
+    /// Whether the write has to clear set-id bits or capabilities, as SOURCE does it.
+    fn clears_privileges(
+        &self,
+        handle: &Handle,
+        buffer: &File,
+        from: WriteFrom,
+    ) -> SysResult<bool> {
+        let found = buffer.privileges(|| {
+            let capability = OsStr::new("security.capability");
+            let fd = self.fd(&handle.inode)?;
+            Ok(Privileges {
+                set_id: sys::stat(handle.as_fd())?.mode & (libc::S_ISUID | libc::S_ISGID) != 0,
+                capabilities: sys::get_xattr(fd.as_fd(), capability, 0).is_ok(),
+            })
+        })?;
+        Ok(match from {
+            WriteFrom::Mapping => false,
+            WriteFrom::Call => found.capabilities,
+            WriteFrom::CallClearingSetId => found.capabilities || found.set_id,
         })
     }
 

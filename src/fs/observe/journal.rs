@@ -35,16 +35,15 @@ impl Journal for Observer {
             return;
         };
         let run = done.run;
-        let written = done.written > 0 || done.error.is_none();
         recorder.record(Event::Writeback(Box::new(Writeback {
             seq: issued.seq,
             ts_ns: issued.at,
             dur_ns: recorder.now().since(issued.at),
             ino: subject.ino().0,
             path: subject.path(),
-            offset: run.range.start,
-            size: run.range.len(),
-            ret: written.then_some(done.written),
+            offset: done.range.start,
+            size: done.range.len(),
+            ret: done.error.is_none().then_some(done.range.len()),
             errno: done.error.map(|errno| errno.name().into()),
             blocks: run.blocks,
             reason: done.reason,
