@@ -60,9 +60,6 @@ pub const BLOCK_SIZE: usize = 4096;
 /// its file's index, which [`Options::cache_bytes`] all has to hold.
 const SLOT_BYTES: u64 = (BLOCK_SIZE + BLOCK_SIZE / 8 + 64 + 64) as u64;
 
-/// Slots at least: fewer would hold up every request.
-const SLOTS_MIN: u64 = 16;
-
 /// What writes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -123,7 +120,7 @@ impl Buffers {
     /// # Errors
     /// `ENOMEM` where there is no room for the blocks' addresses.
     pub fn new(options: Options, journal: Arc<dyn Journal>) -> SysResult<Arc<Buffers>> {
-        let slots = (options.cache_bytes / SLOT_BYTES).max(SLOTS_MIN);
+        let slots = (options.cache_bytes / SLOT_BYTES).max(1);
         // The last number stands for no slot.
         let slots = u32::try_from(slots).unwrap_or(u32::MAX - 1);
         let memory = ArenaMemory::new(slots)?;
@@ -168,7 +165,7 @@ impl Buffers {
 
     /// The most blocks that one request may fetch ahead: a small cache is not for one reader alone.
     fn ahead_max(&self) -> u64 {
-        let blocks = lock(&self.pool).len() as u64 / 8;
+        let blocks = lock(&self.pool).slots() as u64 / 8;
         blocks * self.memory.block_size() as u64
     }
 }

@@ -25,6 +25,7 @@ mod numbers;
 mod observe;
 mod open;
 mod shutdown;
+mod write;
 mod xattr;
 
 use std::ffi::OsString;
@@ -33,9 +34,10 @@ use std::sync::{Arc, Mutex};
 
 pub use answer::{Answer, Promise};
 pub use attrs::{Attr, NewAttrs};
-pub use data::{ReadFrom, ReadHow, WriteFrom, WriteHow};
+pub use data::{ReadFrom, ReadHow};
 pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
+pub use write::{WriteFrom, WriteHow};
 
 use files::Files;
 use handle::{Handles, Opened};

@@ -197,7 +197,7 @@ fn wrong_usage() {
         ),
         (vec!["--dirty-age", "soon"], ["soon", "never"]),
         (vec!["--threads", "0"], ["--threads", "0"]),
-        (vec!["--policy", "write-back"], ["not available yet", "off"]),
+        (vec!["--cache-size", "4096"], ["out of range", "8KiB"]),
         (vec!["--policy", "sometimes"], ["sometimes", "--policy"]),
         (vec!["--kernel-cache", "read"], ["not available yet", "off"]),
         (vec!["--transport", "uring"], ["not available yet", "dev"]),

@@ -245,6 +245,15 @@ fn functions(code: &str) -> Vec<(String, usize)> {
         if !before.split_whitespace().all(|word| words.contains(&word)) {
             continue;
         }
+        // The declaration of a trait's method has no body.
+        let opens = |line: &&&str| line.ends_with('{') || line.ends_with(';');
+        if lines[start..]
+            .iter()
+            .find(opens)
+            .is_some_and(|line| line.ends_with(';'))
+        {
+            continue;
+        }
         let indent = &line[..line.len() - text.len()];
         let close = format!("{indent}}}");
         let end = lines[start..].iter().position(|l| *l == close);
@@ -268,6 +277,8 @@ fn every_module_says_what_it_is_for() {
 fn the_rules_catch_what_they_are_for() {
     let long = format!("fn long() {{\n{}}}\n", "    work();\n".repeat(70));
     assert_eq!(functions(&long), [("long".to_owned(), 72)]);
+    let declared = format!("trait T {{\n    fn short(\n        &self,\n    );\n}}\n{long}");
+    assert_eq!(functions(&declared), [("long".to_owned(), 72)]);
     assert_eq!(
         imported_modules("{fs::Fs, types}").len(),
         2,

@@ -57,7 +57,8 @@ mod tests {
     fn setting_the_time_of_modification_leaves_that_of_access() {
         let file = Real::new(Arc::new(tempfile::tempfile().unwrap().into()));
         let before = file.stat().unwrap();
-        file.set_mtime(TimeSet::At(1_000_000_000, 123_456_789)).unwrap();
+        file.set_mtime(TimeSet::At(1_000_000_000, 123_456_789))
+            .unwrap();
         let after = file.stat().unwrap();
         assert_eq!(after.mtime, (1_000_000_000, 123_456_789));
         assert_eq!(after.atime, before.atime);

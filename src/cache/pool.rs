@@ -154,7 +154,7 @@ impl Pool {
 
     /// All slots.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn slots(&self) -> usize {
         self.places.len()
     }
 
@@ -398,7 +398,7 @@ mod tests {
                     _ => {}
                 }
                 pool.check_invariants();
-                prop_assert_eq!(pool.free() + taken.len(), pool.len());
+                prop_assert_eq!(pool.free() + taken.len(), pool.slots());
             }
         }
     }

@@ -3,6 +3,11 @@
 //! compared after every step. Writebacks are planned and completed, failed and cut short in any order with
 //! everything else, and fetched blocks are put in late.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "offsets of the tests are small"
+)]
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -451,7 +456,7 @@ impl World {
         self.pool.check_invariants();
         assert_eq!(
             self.pool.free() + owners.len(),
-            self.pool.len(),
+            self.pool.slots(),
             "no slot is lost"
         );
     }
@@ -493,8 +498,9 @@ fn contents(of: &File, storage: Storage<'_, Heap>) -> Vec<u8> {
     let range = ByteRange::at(0, out.len() as u64);
     let plan = of.cache.read(storage, range, &mut out);
     for missing in plan.missing {
-        for at in missing.start as usize..missing.end as usize {
-            out[at] = of.source.get(at).copied().unwrap_or(0);
+        let range = missing.start as usize..missing.end as usize;
+        for (at, byte) in range.clone().zip(&mut out[range]) {
+            *byte = of.source.get(at).copied().unwrap_or(0);
         }
     }
     out.truncate(plan.len);

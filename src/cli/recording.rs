@@ -17,6 +17,8 @@ use crate::types::{Nanos, Pid};
 
 /// Default of `--cache-size`.
 const CACHE_BYTES: u64 = 256 << 20;
+/// The least that holds a block and what is kept beside it.
+const CACHE_MIN: u64 = 8 << 10;
 /// Default of `--dirty-limit`.
 const DIRTY_BYTES: u64 = 64 << 20;
 /// Default of `--dirty-age`: what Linux's flusher waits at most between two rounds
@@ -251,10 +253,10 @@ impl RecordArgs {
 
     fn buffer(&self) -> Result<Option<buffer::Options>, String> {
         let cache = self.cache_size.unwrap_or(CACHE_BYTES);
-        if cache == 0 {
-            return Err(
-                "--cache-size 0 is out of range: give at least 1 byte, or --policy off".to_owned(),
-            );
+        if cache < CACHE_MIN {
+            return Err(format!(
+                "--cache-size {cache} is out of range: give at least 8KiB, or --policy off"
+            ));
         }
         let limit = self.dirty_limit.unwrap_or(DIRTY_BYTES.min(cache / 2));
         if limit > cache {

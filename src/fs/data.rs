@@ -1,17 +1,15 @@
-//! File data: read, write, and the calls after which it is where it belongs.
+//! File data: read, and the calls after which what was written is where it belongs.
 
-use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::answer::Answer;
 use super::handle::Handle;
 use super::observe::{Note, On};
 use super::{Call, Fs};
-use crate::buffer::{Did, File, Gate, OnClose, Place, Privileges, Put};
+use crate::buffer::{Did, File, OnClose};
 use crate::error::Errno;
-use crate::event::{CacheDid, OpKind, Reason, write_flag_names};
+use crate::event::{CacheDid, OpKind, Reason};
 use crate::sys::{self, SyncKind, SysResult};
 use crate::types::{ByteRange, Fh};
 
@@ -24,22 +22,6 @@ pub enum ReadFrom {
     PageCache,
 }
 
-/// Where a write comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteFrom {
-    /// A caller who keeps set-id bits (`CAP_FSETID`).
-    Call,
-    /// A caller whose write clears set-id bits (FUSE_WRITE_KILL_SUIDGID).
-    CallClearingSetId,
-    /// The kernel writes a page back that a mapping had changed (FUSE_WRITE_CACHE).
-    Mapping,
-}
-
-/// What ends beyond this offset (8 TiB) goes past the buffer, so that `EFBIG` is the write's own answer:
-/// the smallest largest file of a common filesystem is that of ext4 with blocks of 4 KiB (16 TiB) or of
-/// ext4 without extents (2 TiB with such blocks, which SOURCE then tells at writeback).
-const SIZE_LIMIT: u64 = 1 << 43;
-
 /// A read, as the request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadHow {
@@ -47,15 +29,6 @@ pub struct ReadHow {
     pub flags: i32,
     /// Where it comes from.
     pub from: ReadFrom,
-}
-
-/// A write, as the request says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteHow {
-    /// The open file's flags, with those of the call (`RWF_DSYNC`, `RWF_SYNC`) added.
-    pub flags: i32,
-    /// Where it comes from.
-    pub from: WriteFrom,
 }
 
 impl Fs {
@@ -107,178 +80,6 @@ impl Fs {
             op.mapped = fault;
             op.page_cache = !fault;
         });
-    }
-
-    /// Writes `data`: at `offset`, or with `O_APPEND` among the flags wherever the file ends now. The
-    /// answer may have to wait until less is dirty.
-    ///
-    /// # Errors
-    /// Those of pwritev2(2); with a buffer, those that only SOURCE knows come at fsync(2) or close(2).
-    pub fn write(
-        &self,
-        call: &Call,
-        fh: Fh,
-        offset: u64,
-        data: &[u8],
-        how: WriteHow,
-    ) -> Answer<usize> {
-        let handle = match self.handle(fh) {
-            Ok(handle) => handle,
-            Err(errno) => return Answer::Now(Err(errno)),
-        };
-        let work = |note: &mut Note| {
-            note.set(|op| {
-                op.offset = Some(offset);
-                op.size = Some(data.len() as u64);
-                op.flags = write_flag_names(how.flags);
-                op.mapped = how.from == WriteFrom::Mapping;
-            });
-            // A page goes where it belongs, however its file is open.
-            let place = match how.from {
-                WriteFrom::Mapping => Place::Within(offset),
-                _ if how.flags & libc::O_APPEND != 0 => Place::End,
-                _ => Place::At(offset),
-            };
-            let put = match &handle.buffer {
-                Some(buffer) => {
-                    self.write_buffered(call, &handle, buffer, (place, data), how, note)?
-                }
-                None => self.write_unbuffered(call, &handle, (place, data), how, note)?,
-            };
-            note_size(note, &handle);
-            note.set(|op| {
-                op.offset = Some(put.at);
-                op.ret = Some(put.count as u64);
-            });
-            Ok(put.count)
-        };
-        let on = On::Handle(&handle);
-        self.observer
-            .op_that_may_wait(OpKind::Write, call, on, work, || self.waits(&handle))
-    }
-
-    /// Where a writer has to wait now.
-    fn waits(&self, handle: &Handle) -> Option<(Arc<Gate>, Reason)> {
-        let gate = handle.buffer.as_ref().and(self.files.as_ref())?;
-        let gate = gate.buffers().gate();
-        let closed = gate.is_closed();
-        closed.then(|| (Arc::clone(gate), Reason::DirtyLimit))
-    }
-
-    fn write_buffered(
-        &self,
-        call: &Call,
-        handle: &Arc<Handle>,
-        buffer: &Arc<File>,
-        (place, data): (Place, &[u8]),
-        how: WriteHow,
-        note: &mut Note,
-    ) -> SysResult<Put> {
-        let by = note.by();
-        let mut did = Did::new();
-        let reason = match self.goes_through(handle, buffer, (place, data), how)? {
-            Some(reason) => reason,
-            None => match buffer.write(&by, &mut did, &handle.backing, place, data)? {
-                Some(put) => {
-                    note.did(did);
-                    return Ok(put);
-                }
-                None => Reason::Memory,
-            },
-        };
-        let put = buffer.write_through(
-            &by,
-            &mut did,
-            reason,
-            (place, data),
-            |place, data| self.put(call, handle, (place, data), how),
-            || sys::stat(handle.as_fd()),
-        );
-        note.did(did);
-        put
-    }
-
-    /// Why a write must not be buffered, if it must not.
-    fn goes_through(
-        &self,
-        handle: &Arc<Handle>,
-        buffer: &Arc<File>,
-        (place, data): (Place, &[u8]),
-        how: WriteHow,
-    ) -> SysResult<Option<Reason>> {
-        if self.writes_through() {
-            return Ok(Some(Reason::Policy));
-        }
-        if self.clears_privileges(handle, buffer, how.from)? {
-            return Ok(Some(Reason::SetId));
-        }
-        let start = match place {
-            Place::At(at) | Place::Within(at) => at,
-            Place::End => buffer.size(),
-        };
-        let beyond = start.saturating_add(data.len() as u64) > SIZE_LIMIT;
-        Ok(match how.flags {
-            // A page of a mapping is the kernel's to write, however the file was opened.
-            _ if how.from == WriteFrom::Mapping => None,
-            flags if flags & libc::O_DIRECT != 0 => Some(Reason::ODirect),
-            flags if flags & libc::O_SYNC != 0 => Some(Reason::OSync),
-            _ if beyond => Some(Reason::SizeLimit),
-            _ => None,
-        })
-    }
-
-    /// Whether the write has to clear set-id bits or capabilities, as SOURCE does it.
-    fn clears_privileges(
-        &self,
-        handle: &Handle,
-        buffer: &File,
-        from: WriteFrom,
-    ) -> SysResult<bool> {
-        let found = buffer.privileges(|| {
-            let capability = OsStr::new("security.capability");
-            let fd = self.fd(&handle.inode)?;
-            Ok(Privileges {
-                set_id: sys::stat(handle.as_fd())?.mode & (libc::S_ISUID | libc::S_ISGID) != 0,
-                capabilities: sys::get_xattr(fd.as_fd(), capability, 0).is_ok(),
-            })
-        })?;
-        Ok(match from {
-            WriteFrom::Mapping => false,
-            WriteFrom::Call => found.capabilities,
-            WriteFrom::CallClearingSetId => found.capabilities || found.set_id,
-        })
-    }
-
-    fn write_unbuffered(
-        &self,
-        call: &Call,
-        handle: &Arc<Handle>,
-        (place, data): (Place, &[u8]),
-        how: WriteHow,
-        note: &mut Note,
-    ) -> SysResult<Put> {
-        let put = self.put(call, handle, (place, data), how)?;
-        if put.count > 0 {
-            let size = put.count as u64;
-            let reason = Reason::Policy;
-            note.did(vec![CacheDid::WriteThrough { size, reason }]);
-        }
-        Ok(put)
-    }
-
-    /// Writes to SOURCE.
-    fn put(
-        &self,
-        call: &Call,
-        handle: &Handle,
-        (place, data): (Place, &[u8]),
-        how: WriteHow,
-    ) -> SysResult<Put> {
-        let write = || put(handle, place, data, how.flags);
-        match how.from {
-            WriteFrom::CallClearingSetId => self.as_unprivileged(call, write),
-            WriteFrom::Call | WriteFrom::Mapping => write(),
-        }
     }
 
     /// close(2) of one descriptor: writes back, unless that is left for later, and tells an error that
@@ -333,11 +134,7 @@ fn bring_back(
         None => Ok(()),
     };
     note.did(did);
-    let (size, dirty) = buffer.size_and_dirty();
-    note.set(|op| {
-        op.file_size = Some(size);
-        op.dirty = Some(dirty);
-    });
+    note_dirty(note, buffer);
     let news = buffer.news(told);
     written.and(news.map_or(Ok(()), Err))
 }
@@ -379,24 +176,11 @@ fn note_bypass(note: &mut Note, count: usize, reason: Reason) {
     }
 }
 
-/// Writes to SOURCE's file, and tells how much and where.
-fn put(handle: &Handle, place: Place, data: &[u8], flags: i32) -> SysResult<Put> {
-    let sync = match flags & libc::O_SYNC {
-        libc::O_SYNC => SyncKind::All,
-        0 => SyncKind::None,
-        _ => SyncKind::Data,
-    };
-    match place {
-        Place::At(at) | Place::Within(at) => {
-            let count = sys::write_at(handle.as_fd(), data, at, sync)?;
-            Ok(Put { count, at })
-        }
-        Place::End => {
-            let _turn = super::inode::lock(&handle.append_turn);
-            let (count, end) = sys::append(handle.as_fd(), data, sync)?;
-            let at = end.saturating_sub(count as u64);
-            Ok(Put { count, at })
-        }
+/// How much of a file is dirty after the operation.
+pub(super) fn note_dirty(note: &mut Note, buffer: &File) {
+    if note.recording() {
+        let dirty = buffer.dirty_bytes();
+        note.set(|op| op.dirty = Some(dirty));
     }
 }
 

@@ -281,25 +281,32 @@ impl Fs {
                         moved.names.rename(old, new);
                         other.names.rename(new, old);
                     }
-                    return Ok(());
-                }
-                // Two names of one file: rename(2) does nothing.
-                if moved
-                    .as_ref()
-                    .zip(other.as_ref())
-                    .is_some_and(|(a, b)| Arc::ptr_eq(a, b))
-                {
-                    return Ok(());
-                }
-                if let Some(other) = other {
-                    other.names.remove(&new_dir, to.1);
-                    self.lost_a_name(&other, note);
-                }
-                if let Some(moved) = moved {
-                    moved.names.rename(old, new);
+                } else {
+                    self.renamed((moved, old), (other, new), note);
                 }
                 Ok(())
             })
+    }
+
+    /// A file has moved from one name to another, over what may have been there.
+    fn renamed(
+        &self,
+        (moved, old): (Option<Arc<Inode>>, (&Arc<Inode>, &OsStr)),
+        (other, new): (Option<Arc<Inode>>, (&Arc<Inode>, &OsStr)),
+        note: &mut Note,
+    ) {
+        let same = moved.as_ref().zip(other.as_ref());
+        if same.is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
+            // Two names of one file: rename(2) does nothing.
+            return;
+        }
+        if let Some(other) = other {
+            other.names.remove(new.0, new.1);
+            self.lost_a_name(&other, note);
+        }
+        if let Some(moved) = moved {
+            moved.names.rename(old, new);
+        }
     }
 
     /// Runs an operation that changes attributes of one or two files.

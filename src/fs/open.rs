@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::attrs::Attr;
+use super::data::note_dirty;
 use super::handle::{Handle, Opened};
 use super::inode::Inode;
 use super::namespace::{NewEntry, mode_of};
@@ -249,11 +250,7 @@ impl Fs {
             }
         }
         note.did(did);
-        let (size, dirty) = buffer.size_and_dirty();
-        note.set(|op| {
-            op.file_size = Some(size);
-            op.dirty = Some(dirty);
-        });
+        note_dirty(note, buffer);
         if last && let Some(files) = &self.files {
             files.settle(&handle.inode, buffer);
         }

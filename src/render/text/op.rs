@@ -201,7 +201,12 @@ impl Text {
             self.did(did);
             separator = ", ";
         }
-        if let Some(dirty) = op.dirty {
+        // None is news only where some were there.
+        let news = |did: &CacheDid| {
+            use CacheDid::{Buffered, Discard, Writeback};
+            matches!(did, Buffered { .. } | Discard { .. } | Writeback { .. })
+        };
+        if let Some(dirty) = op.dirty.filter(|n| *n > 0 || op.cache.iter().any(news)) {
             self.add(format_args!("{separator}dirty {dirty}"));
         }
     }
