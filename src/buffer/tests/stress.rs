@@ -8,19 +8,81 @@ use std::thread;
 use super::*;
 use crate::backing::Real;
 
-/// Bytes of one writer: no multiple of a block, so that writers share blocks.
+/// Bytes of one region: no multiple of a block, so that regions share blocks.
 const REGION: usize = 5_000;
+/// Each region has one writer, and each writer several, so that a region has time to be evicted.
+const REGIONS: usize = 12;
 const WRITERS: usize = 3;
 /// Writes of each writer.
-const WRITES: u32 = 1_500;
+const WRITES: u32 = 1_200;
 /// Where the truncater cuts.
-const TAIL: u64 = (WRITERS * REGION) as u64 + 700;
+const TAIL: u64 = (REGIONS * REGION) as u64 + 700;
 
 /// The versions of one region: those begun, those over.
 #[derive(Default)]
 struct History {
     begun: AtomicU64,
     over: AtomicU64,
+}
+
+/// A backing whose reads are sometimes slow to be put to use: others get in between.
+#[derive(Debug)]
+struct Late {
+    inner: Arc<dyn Backing>,
+    reads: AtomicU64,
+}
+
+/// One read of so many is late.
+const LATE: u64 = 16;
+/// By this much: longer than a write and its writeback take.
+const LATE_BY: std::time::Duration = std::time::Duration::from_micros(300);
+
+impl Backing for Late {
+    fn read_at(&self, bufs: &mut [std::io::IoSliceMut<'_>], at: u64) -> SysResult<usize> {
+        let read = self.inner.read_at(bufs, at);
+        if self
+            .reads
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(LATE)
+        {
+            thread::sleep(LATE_BY);
+        }
+        read
+    }
+
+    fn write_at(
+        &self,
+        bufs: &[std::io::IoSlice<'_>],
+        at: u64,
+        sync: sys::SyncKind,
+    ) -> sys::Written {
+        self.inner.write_at(bufs, at, sync)
+    }
+
+    fn set_size(&self, size: u64) -> SysResult<()> {
+        self.inner.set_size(size)
+    }
+
+    fn sync(&self, kind: sys::SyncKind) -> SysResult<()> {
+        self.inner.sync(kind)
+    }
+
+    fn stat(&self) -> SysResult<sys::Stat> {
+        self.inner.stat()
+    }
+
+    fn set_mtime(&self, mtime: sys::TimeSet) -> SysResult<()> {
+        self.inner.set_mtime(mtime)
+    }
+}
+
+/// Ends the others when its thread does, also by a failed assertion.
+struct EndsAll<'a>(&'a AtomicBool);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 struct World {
@@ -88,32 +150,47 @@ fn stress(backing: Arc<dyn Backing>) -> World {
         ..options()
     };
     let world = World {
-        bench: Bench::new(small, backing),
-        histories: (0..WRITERS).map(|_| History::default()).collect(),
+        bench: Bench::new(
+            small,
+            Arc::new(Late {
+                inner: backing,
+                reads: AtomicU64::new(0),
+            }),
+        ),
+        histories: (0..REGIONS).map(|_| History::default()).collect(),
         stop: AtomicBool::new(false),
     };
-    for region in 0..WRITERS {
+    for region in 0..REGIONS {
         world.write(region, 1);
     }
     let flusher = Flusher::start(&world.bench.buffers).unwrap();
     thread::scope(|scope| {
         let world = &world;
         let writers: Vec<_> = (0..WRITERS)
-            .map(|region| {
-                scope.spawn(move || (0..WRITES).for_each(|seed| world.write(region, seed)))
+            .map(|writer| {
+                scope.spawn(move || {
+                    let stop = EndsAll(&world.stop);
+                    for seed in 0..WRITES {
+                        let turn = seed as usize * 5 % (REGIONS / WRITERS);
+                        world.write(turn * WRITERS + writer, seed);
+                    }
+                    std::mem::forget(stop);
+                })
             })
             .collect();
         for reader in 0..2 {
             scope.spawn(move || {
-                let mut seen = vec![vec![0; REGION]; WRITERS];
+                let _stop = EndsAll(&world.stop);
+                let mut seen = vec![vec![0; REGION]; REGIONS];
                 let mut turn = reader;
                 while !world.stop.load(Ordering::SeqCst) {
-                    turn = (turn + 1) % WRITERS;
+                    turn = (turn + 5) % REGIONS;
                     world.read(turn, &mut seen[turn]);
                 }
             });
         }
         scope.spawn(move || {
+            let _stop = EndsAll(&world.stop);
             let mut seed = 0;
             while !world.stop.load(Ordering::SeqCst) {
                 seed += 1;
@@ -121,10 +198,11 @@ fn stress(backing: Arc<dyn Backing>) -> World {
                 world.bench.write_back(ByteRange::ALL).unwrap();
             }
         });
+        let stop = EndsAll(&world.stop);
         for writer in writers {
             writer.join().unwrap();
         }
-        world.stop.store(true, Ordering::SeqCst);
+        drop(stop);
     });
     drop(flusher);
     world
