@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dashmap::DashMap;
 
-pub use drain::Drained;
+pub use drain::{Drained, Left};
 pub use file::{File, Privileges};
 pub use flusher::Flusher;
 pub use gate::Gate;
@@ -56,9 +56,12 @@ use storage::ArenaMemory;
 /// The size of a block, bytes: a page of most machines, and the unit in which filesystems allocate.
 pub const BLOCK_SIZE: usize = 4096;
 
-/// Memory for one block, bytes: itself, a bit for each byte, its record, and its place in the pool and in
-/// its file's index, which [`Options::cache_bytes`] all has to hold.
-const SLOT_BYTES: u64 = (BLOCK_SIZE + BLOCK_SIZE / 8 + 64 + 64) as u64;
+/// What is kept of a block beside its bytes and their bits: its record (64), its places in the pool (28), in
+/// its file's indexes (about 36) and in the ghost queue (about 24), its leases (8).
+const SLOT_OVERHEAD: usize = 160;
+
+/// Memory for one block, bytes, all of which [`Options::cache_bytes`] has to hold.
+const SLOT_BYTES: u64 = (BLOCK_SIZE + BLOCK_SIZE / 8 + SLOT_OVERHEAD) as u64;
 
 /// What writes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 //!
 //! Invariants: no path is ever joined for an operation; every operation is relative to a descriptor
 //! and follows no symbolic link; no lock of the tables is held across a system call.
-//! Lock order: a directory handle's cursor, or a handle's append turn (both order I/O and are held
-//! over it), before anything else; then those of `buffer`; the locks of `inode` and `names` are leaves.
+//! Lock order: a directory handle's cursor (it orders I/O and is held over it) before anything else; those
+//! of `buffer`; a handle's append turn (held over I/O as well); the locks of `inode` and `names` are leaves.
 
 mod answer;
 mod attrs;

@@ -161,16 +161,34 @@ impl Server {
             exit,
             cmd_exit,
         });
-        let mut text = String::new();
-        if drained.dirty_bytes > 0 {
-            text = format!(
-                "iolens: {} bytes could not be written back to SOURCE ({} failed writes)\n",
-                drained.dirty_bytes, drained.write_errors
-            );
-        }
+        let mut text = unwritten(&drained);
         text.push_str(&self.tally.table(&summary, self.trace.as_deref()));
         Report { exit, text }
     }
+}
+
+/// What could not be written back, for a person; empty where all was.
+fn unwritten(drained: &Drained) -> String {
+    if drained.dirty_bytes == 0 {
+        return String::new();
+    }
+    let mut text = format!(
+        "iolens: {} bytes could not be written back to SOURCE and are lost:\n",
+        drained.dirty_bytes
+    );
+    for left in &drained.left {
+        let path = left.path.path.as_deref().unwrap_or("?");
+        let why = match left.error {
+            Some(errno) => errno.to_string(),
+            None => "given up".to_owned(),
+        };
+        // A hostile name must not look like a message of ours.
+        text.push_str(&format!("  {path:?}: {} bytes: {why}\n", left.bytes));
+    }
+    text.push_str(
+        "  see what SOURCE lacks (space, quota, permission), then run the program again\n",
+    );
+    text
 }
 
 /// Starts a named thread.

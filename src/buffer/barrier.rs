@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file::State;
-use super::looks::{Busy, facts_of};
+use super::looks::facts_of;
 use super::{By, Did, File, lock};
 use crate::cache::Dropped;
 use crate::event::{CacheDid, Cause, Reason};
@@ -21,10 +21,10 @@ impl File {
         by: &By,
         did: &mut Did,
         change: impl FnOnce() -> SysResult<T>,
-        stat: impl FnOnce() -> SysResult<Stat>,
+        stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
         let _io = lock(&self.io);
-        let busy = Busy::begin(self);
+        let busy = self.begin_change(did, &stat);
         let done = change()?;
         let facts = facts_of(&stat()?);
         let mut state = self.lock();
@@ -49,11 +49,11 @@ impl File {
         did: &mut Did,
         (range, reason): (ByteRange, Reason),
         change: impl FnOnce() -> SysResult<T>,
-        stat: impl FnOnce() -> SysResult<Stat>,
+        stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
         let _io = lock(&self.io);
         self.write_back_in(ByteRange::ALL, reason, by.cause(), did)?;
-        let busy = Busy::begin(self);
+        let busy = self.begin_change(did, &stat);
         let done = change();
         let facts = facts_of(&stat()?);
         let mut state = self.lock();
@@ -112,6 +112,8 @@ impl File {
         if state.cache.dirty_bytes() > 0 {
             return (None, None);
         }
+        // It was about bytes that are gone.
+        state.conflict = false;
         (self.settle_ticket(state), state.writer.take())
     }
 

@@ -1,6 +1,6 @@
 //! One file of the view and what is buffered of it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::looks::facts_of;
@@ -19,6 +19,8 @@ pub struct File {
     pub(super) buffers: Arc<Buffers>,
     subject: Mutex<Arc<dyn Subject>>,
     opens: AtomicUsize,
+    /// Whether it is among the dirty files; changes under `state`.
+    pub(super) dirty: AtomicBool,
     /// Held over everything that changes the file of SOURCE.
     pub(super) io: Mutex<()>,
     pub(super) state: Mutex<State>,
@@ -92,6 +94,7 @@ impl File {
             buffers: Arc::clone(buffers),
             subject: Mutex::new(subject),
             opens: AtomicUsize::new(0),
+            dirty: AtomicBool::new(false),
             io: Mutex::default(),
             state: Mutex::new(State {
                 cache: FileCache::new(id, stat.size),
@@ -171,10 +174,10 @@ impl File {
         (state.cache.size(), state.cache.dirty_bytes())
     }
 
-    /// Whether nothing depends on it: nobody has it open, and nothing of it is dirty.
+    /// Whether nothing depends on it: nobody has it open, and nothing of it is dirty. Takes no lock.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.open_count() == 0 && self.dirty_bytes() == 0
+        self.open_count() == 0 && !self.dirty.load(Ordering::Acquire)
     }
 
     /// Whether it is worth keeping: something is buffered, or it shows what SOURCE does not say.

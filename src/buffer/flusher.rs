@@ -131,6 +131,7 @@ impl Buffers {
     /// Takes a file in among the dirty ones.
     pub(super) fn enter(&self, file: &Arc<File>) -> u64 {
         let ticket = self.budget.enter(file);
+        file.dirty.store(true, Ordering::Release);
         if self.budget.len() > DIRTY_FILES_MAX {
             self.bell.ring();
         } else {

@@ -111,12 +111,12 @@ impl File {
     /// # Errors
     /// Those of `change`.
     pub fn changing<T>(
-        &self,
+        self: &Arc<Self>,
         mtime: SetMtime,
         change: impl FnOnce() -> SysResult<T>,
-        stat: impl FnOnce() -> SysResult<Stat>,
+        stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
-        let _busy = Busy::begin(self);
+        let _busy = self.begin_change(&mut Did::new(), &stat);
         let done = change()?;
         if let Ok(found) = stat() {
             let mut state = self.lock();
@@ -132,25 +132,40 @@ impl File {
     /// # Errors
     /// Those of `change`.
     pub fn changing_alone<T>(
-        &self,
+        self: &Arc<Self>,
         mtime: SetMtime,
         change: impl FnOnce() -> SysResult<T>,
-        stat: impl FnOnce() -> SysResult<Stat>,
+        stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
         let _io = super::lock(&self.io);
         self.changing(mtime, change, stat)
     }
 }
 
-/// While it lives, what SOURCE looks like tells nothing.
-pub(super) struct Busy<'a>(&'a File);
-
-impl Busy<'_> {
-    pub(super) fn begin(file: &File) -> Busy<'_> {
-        file.lock().busy += 1;
-        Busy(file)
+impl File {
+    /// An operation of the view is about to change SOURCE. What somebody else has changed before must not
+    /// be taken for its doing: that is looked for now, and from here on not until it is over.
+    pub(super) fn begin_change(
+        self: &Arc<Self>,
+        did: &mut Did,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> Busy<'_> {
+        let epoch = self.lock().cache.epoch();
+        let found = stat();
+        let mut state = self.lock();
+        let dropped = match &found {
+            Ok(found) => self.look(&mut state, &facts_of(found), epoch),
+            Err(_) => None,
+        };
+        state.busy += 1;
+        drop(state);
+        self.tell_invalidated(did, dropped);
+        Busy(self)
     }
 }
+
+/// While it lives, what SOURCE looks like tells nothing.
+pub(super) struct Busy<'a>(&'a File);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {

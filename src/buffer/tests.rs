@@ -381,3 +381,65 @@ fn a_change_from_outside_is_noticed_and_dirty_bytes_win() {
     ));
     bench.check();
 }
+
+/// What the view itself does next must not hide that somebody else was there before.
+#[test]
+fn a_change_from_outside_is_noticed_also_when_the_view_changes_the_file_next() {
+    type Act = fn(&Bench);
+    let acts: [(&str, Act); 4] = [
+        ("a write past the buffer", |bench| {
+            bench.write_through(Place::At(8_000), b"x", Reason::OSync);
+        }),
+        ("a truncation", |bench| {
+            bench.truncate(9_000);
+        }),
+        ("a time that is set", |bench| {
+            let set = || bench.backing.set_mtime(sys::TimeSet::At(1, 0));
+            let stat = || bench.backing.stat();
+            let mtime = crate::cache::SetMtime::Set;
+            bench.file.changing_alone(mtime, set, stat).unwrap();
+        }),
+        ("a buffered write", |bench| {
+            bench.write(Place::At(8_000), b"x");
+        }),
+    ];
+    for (name, act) in acts {
+        let backing = Arc::new(Memory::holding(&[b'a'; 9_000]));
+        let bench = Bench::new(options(), backing.clone());
+        assert_eq!(bench.read(0, 5).0, b"aaaaa");
+        let slices = [std::io::IoSlice::new(b"other")];
+        let _ = backing.write_at(&slices, 0, sys::SyncKind::None);
+        act(&bench);
+        bench
+            .file
+            .attributes(&mut Did::new(), || backing.stat())
+            .unwrap();
+        assert_eq!(bench.read(0, 5).0, b"other", "after {name}");
+        bench.check();
+    }
+}
+
+#[test]
+fn a_conflict_ends_with_the_bytes_it_was_about() {
+    let backing = Arc::new(Memory::holding(b"aaaa"));
+    let bench = Bench::new(options(), backing.clone());
+    bench.write(Place::At(0), b"mine");
+    let slices = [std::io::IoSlice::new(b"others")];
+    let _ = backing.write_at(&slices, 0, sys::SyncKind::None);
+    bench
+        .file
+        .attributes(&mut Did::new(), || backing.stat())
+        .unwrap();
+    bench.truncate(0);
+    bench.write(Place::At(0), b"new");
+    bench.memo.take();
+    bench.write_back(ByteRange::ALL).unwrap();
+    let told = bench.memo.take();
+    assert!(matches!(
+        &told[..],
+        [Told::Wrote {
+            conflict: false,
+            ..
+        }]
+    ));
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file::{Privileges, State};
-use super::looks::{Busy, facts_of};
+use super::looks::facts_of;
 use super::{By, Did, File, lock};
 use crate::backing::Backing;
 use crate::cache::{SetMtime, Stamp, Time};
@@ -56,7 +56,7 @@ impl File {
         }
         let time = match data {
             [] => Time::default(),
-            _ => self.time_of_write(&**writer),
+            _ => self.time_of_write(did, &**writer),
         };
         let mut stock: Vec<Slot> = Vec::new();
         loop {
@@ -101,12 +101,12 @@ impl File {
     /// What the kernel would stamp the file with: the time of its last tick, unless somebody has seen the
     /// file with that. Then SOURCE's own clock is asked, which sees to it that whatever is stamped later
     /// has a later time, in all files.
-    fn time_of_write(&self, writer: &dyn Backing) -> Time {
+    fn time_of_write(self: &Arc<Self>, did: &mut Did, writer: &dyn Backing) -> Time {
         let now = sys::coarse_time();
         if !self.lock().attrs.needs_finer_time(now) {
             return now;
         }
-        let _busy = Busy::begin(self);
+        let _busy = self.begin_change(did, || writer.stat());
         // Refused to all but the owner.
         let stamped = writer.set_mtime(TimeSet::Now).and_then(|()| writer.stat());
         let Ok(stat) = stamped else {
@@ -166,7 +166,7 @@ impl File {
         reason: Reason,
         (place, data): (Place, &[u8]),
         write: impl FnOnce(Place, &[u8]) -> SysResult<Put>,
-        stat: impl FnOnce() -> SysResult<Stat>,
+        stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<Put> {
         let _io = lock(&self.io);
         let (place, data) = match place {
@@ -183,13 +183,14 @@ impl File {
             Place::End => ByteRange::ALL,
         };
         self.write_back_in(range, reason, by.cause(), did)?;
-        let busy = Busy::begin(self);
+        let busy = self.begin_change(did, &stat);
         let put = write(place, data)?;
         let facts = stat().map(|stat| facts_of(&stat));
         let mut state = self.lock();
         let storage = self.buffers.storage();
         state.cache.overlay(storage, put.at, &data[..put.count]);
         state.privileges = None;
+        state.access_due = true;
         match facts {
             Ok(facts) => {
                 let dirty = state.cache.dirty_bytes() > 0;

@@ -245,6 +245,7 @@ impl File {
             .ticket
             .take()
             .and_then(|ticket| self.buffers.budget.leave(ticket));
+        self.dirty.store(false, Ordering::Release);
         if state.cache.dirty_bytes() > 0 {
             let since = state.cache.dirty_since(self.buffers.storage());
             state.dirty_since = since.unwrap_or(state.dirty_since);

@@ -163,7 +163,7 @@ fn read_buffered(
     let count = count?;
     if direct {
         note_bypass(note, count, Reason::ODirect);
-    } else if count > 0 {
+    } else if count > 0 && how.flags & libc::O_NOATIME == 0 {
         buffer.touch_access_time(&*handle.backing);
     }
     Ok(count)

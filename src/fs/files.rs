@@ -56,47 +56,50 @@ impl Files {
 
     /// Counts an open of a file, which SOURCE shows like `stat`, making its buffer where there is none.
     fn open(&self, inode: &Arc<Inode>, stat: &Stat) -> Arc<File> {
-        let fresh = || {
-            let attrs = self.remembered.remove(&inode.node).map(|(_, attrs)| attrs);
-            let subject = Arc::new(Known(Arc::clone(inode)));
-            File::new(&self.buffers, subject, stat, attrs.unwrap_or_default())
+        // Made before the table is locked, and dropped after, where it is not needed.
+        let fresh = match self.get(inode) {
+            Some(_) => None,
+            None => Some(self.fresh(inode, stat)),
         };
-        // Counted under the shard's lock, so that nobody lets go of it in between.
-        let (file, old) = match self.open.entry(inode.node) {
-            Entry::Occupied(mut entry) if !entry.get().inode.is_same(inode) => {
-                // Its number was used again. What is dirty of the old file is written all the same.
-                let file = fresh();
-                let kept = Kept {
-                    inode: Arc::clone(inode),
-                    file: Arc::clone(&file),
-                };
-                (file, Some(entry.insert(kept)))
+        // Counted before the shard's lock is let go of, so that nobody lets go of the file in between.
+        let counted = |file: &Arc<File>| {
+            file.count_open();
+            Kept {
+                inode: Arc::clone(inode),
+                file: Arc::clone(file),
             }
-            Entry::Occupied(mut entry) => {
-                // It may have been forgotten and found again: then this is the inode that has its names.
-                let kept = entry.get_mut();
-                let old = std::mem::replace(&mut kept.inode, Arc::clone(inode));
-                kept.file.set_subject(Arc::new(Known(Arc::clone(inode))));
-                let file = Arc::clone(&kept.file);
-                let old = Kept {
-                    inode: old,
-                    file: Arc::clone(&file),
-                };
-                (file, Some(old))
+        };
+        let (file, old) = match (self.open.entry(inode.node), &fresh) {
+            // Its number was used again. What is dirty of the old file is written all the same.
+            (Entry::Occupied(mut entry), Some(fresh)) if !entry.get().inode.is_same(inode) => {
+                (Arc::clone(fresh), Some(entry.insert(counted(fresh))))
             }
-            Entry::Vacant(entry) => {
-                let file = fresh();
-                entry.insert(Kept {
-                    inode: Arc::clone(inode),
-                    file: Arc::clone(&file),
-                });
+            // It may have been forgotten and found again: then this is the inode that has its names.
+            (Entry::Occupied(mut entry), _) => {
+                let file = Arc::clone(&entry.get().file);
+                (Arc::clone(&file), Some(entry.insert(counted(&file))))
+            }
+            (Entry::Vacant(entry), Some(fresh)) => {
+                entry.insert(counted(fresh));
+                (Arc::clone(fresh), None)
+            }
+            (Entry::Vacant(entry), None) => {
+                // Let go of since it was looked for: rare, and then made under the lock.
+                let file = self.fresh(inode, stat);
+                entry.insert(counted(&file));
                 (file, None)
             }
         };
-        file.count_open();
+        file.set_subject(Arc::new(Known(Arc::clone(inode))));
         // Dropped where no lock is held.
-        drop(old);
+        drop((old, fresh));
         file
+    }
+
+    fn fresh(&self, inode: &Arc<Inode>, stat: &Stat) -> Arc<File> {
+        let attrs = self.remembered.remove(&inode.node).map(|(_, attrs)| attrs);
+        let subject = Arc::new(Known(Arc::clone(inode)));
+        File::new(&self.buffers, subject, stat, attrs.unwrap_or_default())
     }
 
     /// A file may have become idle: without blocks its buffer is let go of.

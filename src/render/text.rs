@@ -174,8 +174,11 @@ impl Text {
         self.duration(done.dur_ns);
         self.because(done.reason.name(), done.cause);
         self.add(format_args!(
-            ", {} blocks, {} writes (#{}..#{}), age ",
-            done.blocks, done.writes, done.first_seq, done.last_seq
+            ", {}, {} (#{}..#{}), age ",
+            counted(done.blocks, "block"),
+            counted(done.writes, "write"),
+            done.first_seq,
+            done.last_seq
         ));
         self.seconds(done.age_ns.0);
         if done.conflict {
@@ -242,6 +245,12 @@ impl Text {
             nanos / 1000 % 1_000_000
         ));
     }
+}
+
+/// `1 block`, `2 blocks`.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Text;
+use super::{Text, counted};
 use crate::event::{ByteText, CacheDid, Caller, Op, OpKind, SetAttrs};
 use crate::render::escape::{escape_text, push};
 
@@ -219,8 +219,8 @@ impl Text {
                 overwrote,
             } => {
                 let blocks = blocks(*offset, *size, self.block_size);
-                let word = if blocks == 1 { "block" } else { "blocks" };
-                self.add(format_args!("buffered {size} ({blocks} {word})"));
+                let blocks = counted(blocks, "block");
+                self.add(format_args!("buffered {size} ({blocks})"));
                 self.extra("overwrote", *overwrote);
             }
             CacheDid::WriteThrough { size, reason } => {
@@ -242,9 +242,9 @@ impl Text {
             }
             CacheDid::Readahead { size } => self.add(format_args!("readahead {size}")),
             CacheDid::Writeback { size, runs, reason } => {
-                let word = if *runs == 1 { "run" } else { "runs" };
+                let runs = counted(*runs, "run");
                 self.add(format_args!(
-                    "writeback {size} in {runs} {word} ({})",
+                    "writeback {size} in {runs} ({})",
                     reason.name()
                 ));
             }
