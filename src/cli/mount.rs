@@ -292,6 +292,9 @@ impl Served {
         }
         // An aborted connection (fusectl) ends the serving and leaves a dead mount behind.
         self.detach();
+        if let Some(control) = &self.control {
+            control.close();
+        }
         let report = self.server.finish(None);
         if let Some(control) = &self.control {
             control.conclude(&report);

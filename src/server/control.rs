@@ -5,12 +5,14 @@
 //! (`SO_PEERCRED`): the name is open to everybody, so anybody may have taken it.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 
 use super::{Report, spawn};
 use crate::mount::Problem;
@@ -38,10 +40,28 @@ enum State {
 /// The server's side.
 pub struct Control {
     state: Arc<Mutex<State>>,
+    listener: Mutex<Option<UnixListener>>,
+    closed: Arc<AtomicBool>,
 }
 
 /// Pause after a client that could not be welcomed.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long to try for a name that is taken: the kernel gives the device number of a view that is gone to the
+/// next one, while the server of the old one still lets go of the name.
+const NAME_WAIT: Duration = Duration::from_secs(2);
+
+fn bind(dev: DevNo) -> io::Result<UnixListener> {
+    let address = address(dev)?;
+    let deadline = Instant::now() + NAME_WAIT;
+    loop {
+        match UnixListener::bind_addr(&address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
 
 impl Control {
     /// Takes the name and waits for clients.
@@ -49,16 +69,20 @@ impl Control {
     /// # Errors
     /// One sentence, when the name is taken.
     pub fn listen(dev: DevNo) -> Result<Control, Problem> {
-        let listener = address(dev).and_then(|address| UnixListener::bind_addr(&address));
-        let listener = listener.map_err(|error| {
+        let bound = bind(dev).and_then(|listener| Ok((listener.try_clone()?, listener)));
+        let (ours, listener) = bound.map_err(|error| {
             Problem::new(format!(
                 "`iolens unmount` will not be able to wait for this server: {error}"
             ))
         })?;
         let state = Arc::new(Mutex::new(State::Serving(Vec::new())));
-        let clients = Arc::clone(&state);
+        let closed = Arc::new(AtomicBool::new(false));
+        let (clients, over) = (Arc::clone(&state), Arc::clone(&closed));
         spawn("iolens-control", move || {
             for stream in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
                 if let Err(error) = stream.and_then(|stream| welcome(stream, &clients)) {
                     log::debug!("a client of the control socket left: {error}");
                     // Where descriptors have run out, asking again at once would only burn the CPU.
@@ -66,10 +90,24 @@ impl Control {
                 }
             }
         })?;
-        Ok(Control { state })
+        Ok(Control {
+            state,
+            listener: Mutex::new(Some(ours)),
+            closed,
+        })
     }
 
-    /// Tells all clients, also those that come later.
+    /// The view is gone: lets go of the name, which the next one may need. Clients that are here wait on.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = listener.take() {
+            // Wakes the thread that waits for clients, which closes its own.
+            let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+        }
+    }
+
+    /// Tells all clients.
     pub fn conclude(&self, report: &Report) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Serving(clients) =
@@ -177,5 +215,27 @@ mod tests {
         assert_eq!(early.report().as_ref(), Some(&report));
         let late = Waiting::connect(dev, uid).unwrap().unwrap();
         assert_eq!(late.report(), Some(report));
+    }
+
+    #[test]
+    fn a_server_whose_view_is_gone_leaves_its_name_to_the_next_one() {
+        let dev = DevNo {
+            major: 4094,
+            minor: std::process::id(),
+        };
+        let uid = nix::unistd::geteuid().as_raw();
+        let old = Control::listen(dev).unwrap();
+        let waits = Waiting::connect(dev, uid).unwrap().unwrap();
+        old.close();
+        let new = Control::listen(dev).unwrap();
+        let of_new = Waiting::connect(dev, uid).unwrap().unwrap();
+        let report = |exit| Report {
+            exit,
+            text: String::new(),
+        };
+        new.conclude(&report(0));
+        old.conclude(&report(3));
+        assert_eq!(waits.report(), Some(report(3)));
+        assert_eq!(of_new.report(), Some(report(0)));
     }
 }
