@@ -77,12 +77,13 @@ def scattered(top, mib):
 
 
 def sparse(top, count):
-    """Single bytes, each in a block of its own: a dirty block for each."""
+    """Two bytes in each of many blocks, none of them whole: the most that a dirty byte can cost."""
     with open(top / "sparse", "w+b", buffering=0) as f:
         for i in range(count):
             os.pwrite(f.fileno(), b"x", i * 10_000)
+            os.pwrite(f.fileno(), b"y", i * 10_000 + 2)
         for i in range(0, count, 100):
-            if os.pread(f.fileno(), 3, i * 10_000) != (b"x\0\0" if i + 1 < count else b"x"):
+            if os.pread(f.fileno(), 3, i * 10_000) != b"x\0y":
                 sys.exit(f"wrong bytes near {i * 10_000}")
 
 
