@@ -73,7 +73,8 @@ impl Source {
     }
 
     fn is_test_file(&self) -> bool {
-        self.path.ends_with("tests.rs")
+        let mut parts = self.path.iter();
+        parts.any(|part| part == "tests" || part == "tests.rs")
     }
 }
 
