@@ -33,7 +33,7 @@ mod storage;
 mod write;
 mod writeback;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dashmap::DashMap;
@@ -43,7 +43,7 @@ pub use file::{File, Privileges};
 pub use flusher::Flusher;
 pub use gate::Gate;
 pub use journal::{By, Did, Issued, Journal, Subject, WroteBack};
-pub use looks::{times_changed, times_shown};
+pub use looks::recalled;
 pub use write::{Place, Put};
 
 use crate::cache::{Memory, Pool, Records};
@@ -51,6 +51,7 @@ use crate::sys::SysResult;
 use crate::types::{FileId, Nanos};
 use budget::Budget;
 use flusher::Bell;
+use gate::Dirt;
 use storage::ArenaMemory;
 
 /// The size of a block, bytes: a page of most machines, and the unit in which filesystems allocate.
@@ -62,6 +63,9 @@ const SLOT_OVERHEAD: usize = 160;
 
 /// Memory for one block, bytes, all of which [`Options::cache_bytes`] has to hold.
 const SLOT_BYTES: u64 = (BLOCK_SIZE + BLOCK_SIZE / 8 + SLOT_OVERHEAD) as u64;
+
+/// Dirty files at most, however many descriptors there are: beyond, the oldest are written back.
+pub const DIRTY_FILES_MAX: usize = 4096;
 
 /// What writes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,8 @@ pub struct Options {
     pub dirty_limit: u64,
     /// Age at which dirty bytes are written back; `None` is never.
     pub dirty_age: Option<Nanos>,
+    /// Dirty files at most: each keeps a descriptor open.
+    pub dirty_files: usize,
     /// What close(2) does.
     pub on_close: OnClose,
 }
@@ -109,6 +115,8 @@ pub struct Buffers {
     bell: Bell,
     /// Writebacks that failed.
     failures: AtomicU64,
+    /// Nobody waits for the rest of the drain.
+    abandoned: AtomicBool,
     journal: Arc<dyn Journal>,
 }
 
@@ -127,15 +135,21 @@ impl Buffers {
         // The last number stands for no slot.
         let slots = u32::try_from(slots).unwrap_or(u32::MAX - 1);
         let memory = ArenaMemory::new(slots)?;
+        // Reads need some blocks, too.
+        let limit = Dirt {
+            bytes: options.dirty_limit,
+            blocks: u64::from(slots) * 3 / 4,
+        };
         Ok(Arc::new(Buffers {
             options,
             records: Records::new(usize::try_from(slots).unwrap_or(usize::MAX)),
             pool: Mutex::new(Pool::new(slots)),
             files: DashMap::new(),
             budget: Budget::default(),
-            gate: Arc::new(Gate::new(options.dirty_limit)),
+            gate: Arc::new(Gate::new(limit)),
             bell: Bell::default(),
             failures: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
             memory,
             journal,
         }))
@@ -156,7 +170,11 @@ impl Buffers {
     /// Dirty bytes of all files.
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
-        self.gate.dirty()
+        self.gate.dirty_bytes()
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     fn storage(&self) -> crate::cache::Storage<'_, ArenaMemory> {
@@ -166,9 +184,26 @@ impl Buffers {
         }
     }
 
+    /// Blocks that there is room for.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        lock(&self.pool).slots()
+    }
+
+    /// Whether so many files are dirty that no more should become so: each keeps a descriptor.
+    #[must_use]
+    pub fn has_many_dirty_files(&self) -> bool {
+        self.budget.len() > self.options.dirty_files
+    }
+
+    /// The most blocks that one request may take: what is larger does not drive out everything else.
+    fn request_max(&self) -> usize {
+        (self.block_count() / 2).max(1)
+    }
+
     /// The most blocks that one request may fetch ahead: a small cache is not for one reader alone.
     fn ahead_max(&self) -> u64 {
-        let blocks = lock(&self.pool).slots() as u64 / 8;
+        let blocks = self.block_count() as u64 / 8;
         blocks * self.memory.block_size() as u64
     }
 }

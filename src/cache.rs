@@ -57,7 +57,7 @@ mod readahead;
 mod record;
 mod writeback;
 
-pub use attrs::{Attrs, Facts, Outside, SetMtime, Time, blocks_shown};
+pub use attrs::{Attrs, Facts, Outside, Remembered, SetMtime, Time, blocks_shown};
 pub use file::{FileCache, Stamp, Wrote};
 pub use invalidate::Dropped;
 pub use memory::{BLOCK_MAX, Bits, Memory};

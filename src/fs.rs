@@ -24,6 +24,7 @@ mod namespace;
 mod numbers;
 mod observe;
 mod open;
+mod rename;
 mod shutdown;
 mod write;
 mod xattr;

@@ -27,6 +27,8 @@ mod moving;
 mod names;
 #[path = "buffer/outside.rs"]
 mod outside;
+#[path = "support/process.rs"]
+mod process;
 #[path = "buffer/reads.rs"]
 mod reads;
 #[path = "buffer/reasons.rs"]

@@ -28,13 +28,16 @@ impl File {
         let done = change()?;
         let facts = facts_of(&stat()?);
         let mut state = self.lock();
+        let before = state.dirt();
         let dropped = state.cache.truncate(self.buffers.storage(), facts.size);
+        let after = state.dirt();
         let dirty = state.cache.dirty_bytes() > 0;
         state.attrs.changed_data(&facts, dirty);
         let left = self.settle_ticket_if_clean(&mut state);
         drop(state);
         drop((busy, left));
         self.tell_discarded(&dropped, Reason::Truncate, by.cause(), did);
+        self.buffers.gate.change(before, after);
         Ok(done)
     }
 
@@ -93,15 +96,20 @@ impl File {
         work()
     }
 
-    /// Nobody can read the file any more: its dirty bytes die.
-    pub fn discard(self: &Arc<Self>, cause: Cause, did: &mut Did, reason: Reason) {
+    /// Nobody can read a file without a name any more: its dirty bytes die of what took the name, or the
+    /// last open after it. Nothing happens to a file that has one.
+    pub fn bury(self: &Arc<Self>) {
         let _io = lock(&self.io);
         let mut state = self.lock();
+        let Some(cause) = state.nameless else { return };
+        let before = state.dirt();
         let dropped = state.cache.discard(self.buffers.storage());
+        let after = state.dirt();
         let left = self.settle_ticket_if_clean(&mut state);
         drop(state);
         drop(left);
-        self.tell_discarded(&dropped, reason, cause, did);
+        self.tell_discarded(&dropped, Reason::Unlink, cause, &mut Did::new());
+        self.buffers.gate.change(before, after);
     }
 
     /// Where nothing is dirty any more, the file leaves the dirty ones and its writer is let go of.
@@ -132,6 +140,5 @@ impl File {
             });
         }
         self.tell_evicted(dropped.clean_blocks, reason);
-        self.buffers.gate.sub(bytes);
     }
 }

@@ -1,11 +1,13 @@
 //! The end: everything that is dirty goes to SOURCE.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
-use super::{Buffers, Did};
+use super::Buffers;
+use super::flusher::GLANCE;
 use crate::error::Errno;
 use crate::event::{ByteText, Cause, OwnCause, Reason};
-use crate::types::ByteRange;
 
 /// Files that are named where not all could be written; the others are only counted.
 const NAMED_MAX: usize = 20;
@@ -35,29 +37,45 @@ pub struct Left {
 impl Buffers {
     /// Writes back everything, until done or `abandon` is set. The view is gone, so that nobody can read
     /// files without a name: what is dirty of them dies.
-    pub fn drain(&self, cause: OwnCause, abandon: &AtomicBool) -> Drained {
-        let cause = Cause::Own(cause);
-        for file in self.budget.round() {
-            if abandon.load(Ordering::SeqCst) {
-                break;
-            }
-            let mut did = Did::new();
-            if file.is_nameless() {
-                file.discard(cause, &mut did, Reason::Unlink);
-                continue;
-            }
-            let wrote = file.write_back_for(ByteRange::ALL, Reason::Unmount, cause, &mut did);
-            if let Err(errno) = wrote {
-                log::info!(
-                    "cannot write back {:?}: {errno}",
-                    file.subject().path().path
-                );
+    pub fn drain(self: &Arc<Self>, cause: OwnCause, abandon: &AtomicBool) -> Drained {
+        // In a thread of its own, because SOURCE may not answer: who gives up does not wait for it.
+        let mine = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("iolens-drain".to_owned());
+        match thread.spawn(move || mine.write_back_all(Cause::Own(cause))) {
+            Ok(thread) => self.wait_for(&thread, abandon),
+            Err(error) => {
+                log::warn!("no thread for the drain ({error}): giving up will have to wait");
+                self.write_back_all(Cause::Own(cause));
             }
         }
         Drained {
             dirty_bytes: self.dirty_bytes(),
             write_errors: self.failures.load(Ordering::Relaxed),
             left: self.left(),
+        }
+    }
+
+    fn wait_for(&self, thread: &JoinHandle<()>, abandon: &AtomicBool) {
+        while !thread.is_finished() {
+            if abandon.load(Ordering::SeqCst) {
+                // It ends with what it is writing just now, or with the process.
+                self.abandoned.store(true, Ordering::SeqCst);
+                return;
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    fn write_back_all(&self, cause: Cause) {
+        for file in self.budget.round() {
+            if self.is_abandoned() {
+                return;
+            }
+            if file.is_nameless() {
+                file.bury();
+            } else {
+                file.flush(Reason::Unmount, cause);
+            }
         }
     }
 

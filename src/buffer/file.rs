@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::gate::Dirt;
 use super::looks::facts_of;
 use super::{Buffers, Subject, lock};
 use crate::backing::Backing;
-use crate::cache::{Attrs, FileCache};
+use crate::cache::{Attrs, FileCache, Remembered};
 use crate::error::Errno;
-use crate::event::Reason;
+use crate::event::{Cause, Reason};
 use crate::sys::Stat;
 use crate::types::{FileId, Nanos};
 
@@ -33,14 +34,17 @@ pub(super) struct State {
     pub(super) attrs: Attrs,
     /// Operations of the view that are changing SOURCE just now: what it looks like tells nothing then.
     pub(super) busy: u32,
+    /// How many such operations, and writebacks, are over.
+    pub(super) changes: u64,
     /// How dirty bytes get to SOURCE: held for as long as there are any, whoever has closed the file.
     pub(super) writer: Option<Arc<dyn Backing>>,
     /// Its place among the dirty files.
     pub(super) ticket: Option<u64>,
     /// When its oldest dirty byte was buffered.
     pub(super) dirty_since: Nanos,
-    /// It has lost its last name.
-    pub(super) nameless: bool,
+    /// It has lost its last name, or what was open of it without one, by this: what is dirty of it dies
+    /// when the kernel forgets it.
+    pub(super) nameless: Option<Cause>,
     /// SOURCE was changed from outside while bytes were dirty.
     pub(super) conflict: bool,
     /// What a write may have to clear, if that is known.
@@ -49,6 +53,30 @@ pub(super) struct State {
     /// let SOURCE know.
     pub(super) access_due: bool,
     pub(super) errors: Errors,
+}
+
+/// A moment in a file's life. What SOURCE was found to look like since says nothing if another one has
+/// come: then the difference may be the view's own doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    epoch: u64,
+    changes: u64,
+}
+
+impl State {
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            epoch: self.cache.epoch(),
+            changes: self.changes,
+        }
+    }
+
+    pub(super) fn dirt(&self) -> Dirt {
+        Dirt {
+            bytes: self.cache.dirty_bytes(),
+            blocks: self.cache.dirty_blocks(),
+        }
+    }
 }
 
 /// What a file lends to whoever executes it, and loses when it is written to.
@@ -77,18 +105,11 @@ pub(super) struct Errors {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl File {
-    /// A file that SOURCE shows like `stat`. `attrs` is what was [`remembered`](Self::remembered) of it.
+    /// A file that SOURCE shows like `stat`.
     #[must_use]
-    pub fn new(
-        buffers: &Arc<Buffers>,
-        subject: Arc<dyn Subject>,
-        stat: &Stat,
-        mut attrs: Attrs,
-    ) -> Arc<File> {
+    pub fn new(buffers: &Arc<Buffers>, subject: Arc<dyn Subject>, stat: &Stat) -> Arc<File> {
         let id = FileId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        // Nothing is buffered yet that could have changed.
-        attrs.look(&facts_of(stat));
-        attrs.note_shown(stat.ctime);
+        let attrs = first_look(Attrs::default(), stat);
         let file = Arc::new(File {
             id,
             buffers: Arc::clone(buffers),
@@ -100,10 +121,11 @@ impl File {
                 cache: FileCache::new(id, stat.size),
                 attrs,
                 busy: 0,
+                changes: 0,
                 writer: None,
                 ticket: None,
                 dirty_since: Nanos(0),
-                nameless: false,
+                nameless: None,
                 conflict: false,
                 privileges: None,
                 access_due: true,
@@ -146,13 +168,13 @@ impl File {
 
     /// One of its open file descriptions is gone; how many are left.
     pub fn released(&self) -> usize {
-        self.opens.fetch_sub(1, Ordering::AcqRel) - 1
+        self.opens.fetch_sub(1, Ordering::SeqCst) - 1
     }
 
     /// Open file descriptions.
     #[must_use]
     pub fn open_count(&self) -> usize {
-        self.opens.load(Ordering::Acquire)
+        self.opens.load(Ordering::SeqCst)
     }
 
     /// Its dirty bytes.
@@ -188,20 +210,33 @@ impl File {
 
     /// What it shows that SOURCE does not say, for when its buffer is let go of.
     #[must_use]
-    pub fn remembered(&self) -> Option<Attrs> {
-        let state = self.lock();
-        state.attrs.differ().then_some(state.attrs)
+    pub fn remembered(&self) -> Option<Remembered> {
+        self.lock().attrs.remembered()
     }
 
-    /// It has lost its last name, or got one again.
-    pub fn set_nameless(&self, nameless: bool) {
-        self.lock().nameless = nameless;
+    /// A new file, that SOURCE shows like `stat`, showed these times before.
+    pub fn recall(&self, times: Remembered, stat: &Stat) {
+        self.lock().attrs = first_look(times.into(), stat);
+    }
+
+    /// It has lost its last name, or its last open without one, by `cause`.
+    pub fn lost_name(&self, cause: Cause) {
+        self.lock().nameless = Some(cause);
+    }
+
+    /// It has got a name again.
+    pub fn got_name(&self) {
+        let lost = self.lock().nameless.take();
+        if lost.is_some() {
+            // What is dirty of it grows old again.
+            self.buffers.bell.ring();
+        }
     }
 
     /// Whether it has lost its last name.
     #[must_use]
     pub fn is_nameless(&self) -> bool {
-        self.lock().nameless
+        self.lock().nameless.is_some()
     }
 
     /// The error that an open file description has not been told of yet; `told` is its count.
@@ -230,6 +265,13 @@ impl File {
                 .evicted(&*subject, count, Reason::Forget);
         }
     }
+}
+
+/// Nothing is buffered yet that could have changed.
+fn first_look(mut attrs: Attrs, stat: &Stat) -> Attrs {
+    attrs.look(&facts_of(stat));
+    attrs.note_shown(stat.ctime);
+    attrs
 }
 
 impl Drop for File {

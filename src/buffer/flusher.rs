@@ -1,33 +1,53 @@
 //! The writeback thread: what has grown old, and what is too much.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::file::State;
 use super::{Buffers, Did, File, lock};
 use crate::event::{Cause, OwnCause, Reason};
 use crate::types::{ByteRange, Nanos};
 
-/// Dirty files at most: each keeps a descriptor. Beyond, the oldest are written back.
-const DIRTY_FILES_MAX: usize = 4096;
-
 /// How often to look again while more is dirty than should be and nothing can be done about it.
 const RETRY: Nanos = Nanos(100_000_000);
 
+/// The shortest pause between two rounds of the timer, so that many files that grow old one after the
+/// other share a round.
+const ROUND_PAUSE: Nanos = Nanos(5_000_000);
+
 /// What wakes the flusher.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bell {
     rung: Mutex<Rung>,
     woken: Condvar,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Rung {
     work: bool,
     stop: bool,
-    /// It waits without a limit.
-    idle: bool,
+    /// When there is something to do next, of all that was said since the last round began.
+    due: Nanos,
+}
+
+/// Nothing is due.
+const NEVER: Nanos = Nanos(u64::MAX);
+
+impl Default for Bell {
+    fn default() -> Bell {
+        let rung = Rung {
+            work: false,
+            stop: false,
+            due: NEVER,
+        };
+        Bell {
+            rung: Mutex::new(rung),
+            woken: Condvar::new(),
+        }
+    }
 }
 
 impl Bell {
@@ -41,12 +61,21 @@ impl Bell {
         }
     }
 
-    /// The same for what can wait, unless nothing else would wake the flusher.
-    fn ring_if_idle(&self) {
-        let idle = lock(&self.rung).idle;
-        if idle {
-            self.ring();
+    /// There is something to do at that time.
+    fn ring_at(&self, due: Nanos) {
+        let mut rung = lock(&self.rung);
+        if due < rung.due {
+            rung.due = due;
+            drop(rung);
+            self.woken.notify_all();
         }
+    }
+
+    /// A round begins: what is said from here on is for the next one.
+    fn begin_round(&self) {
+        let mut rung = lock(&self.rung);
+        rung.work = false;
+        rung.due = NEVER;
     }
 
     fn stop(&self) {
@@ -54,30 +83,29 @@ impl Bell {
         self.woken.notify_all();
     }
 
-    /// Waits until it rings, at most `limit`. Says whether to go on.
-    fn wait(&self, limit: Option<Duration>) -> bool {
+    /// Waits until it rings or something is due. Says whether to go on.
+    fn wait(&self, now: impl Fn() -> Nanos) -> bool {
         let mut rung = lock(&self.rung);
-        if !rung.work && !rung.stop {
-            rung.idle = limit.is_none();
-            rung = match limit {
-                None => self
-                    .woken
-                    .wait(rung)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(limit) => {
-                    let waited = self.woken.wait_timeout(rung, limit);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+        while !rung.work && !rung.stop {
+            if rung.due == NEVER {
+                let waited = self.woken.wait(rung);
+                rung = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let pause = rung.due.since(now());
+            if pause == Nanos(0) {
+                break;
+            }
+            let pause = Duration::from_nanos(pause.0);
+            let waited = self.woken.wait_timeout(rung, pause);
+            rung = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        rung.work = false;
-        rung.idle = false;
         !rung.stop
     }
 }
 
 /// How often to see whether a thread that was told to stop has done so.
-const GLANCE: Duration = Duration::from_millis(1);
+pub(super) const GLANCE: Duration = Duration::from_millis(1);
 
 /// The running thread. Ends when it is dropped, after what it is writing.
 #[derive(Debug)]
@@ -128,59 +156,56 @@ impl Drop for Flusher {
 }
 
 impl Buffers {
-    /// Takes a file in among the dirty ones.
-    pub(super) fn enter(&self, file: &Arc<File>) -> u64 {
+    /// Takes a file in among the dirty ones; its ticket.
+    pub(super) fn enter(&self, file: &Arc<File>, state: &State) -> u64 {
         let ticket = self.budget.enter(file);
-        file.dirty.store(true, Ordering::Release);
-        if self.budget.len() > DIRTY_FILES_MAX {
+        if self.budget.len() > self.options.dirty_files {
             self.bell.ring();
-        } else {
-            // The first one sets the timer.
-            self.bell.ring_if_idle();
+        }
+        if let Some(due) = self.options.dirty_age.and_then(|age| due(state, age)) {
+            self.bell.ring_at(due);
         }
         ticket
     }
 
-    /// Starts writing back at half of the limit, so that most writers never meet it.
+    /// Starts writing back at half of what may be dirty, so that most writers never meet the limit.
     pub(super) fn ring_if_much(&self) {
-        if self.gate.dirty() > self.options.dirty_limit / 2 {
+        if self.gate.is_half_full() {
             self.bell.ring();
         }
     }
 
     fn flush_until_stopped(&self) {
-        loop {
-            let next = self.flush();
-            let now = self.journal.now();
-            let pause = next.map(|at| Duration::from_nanos(at.since(now).0));
-            if !self.bell.wait(pause) {
-                return;
-            }
+        while self.bell.wait(|| self.journal.now()) {
+            self.flush();
         }
     }
 
-    /// Does what is due. Returns when there is something due again.
-    pub(super) fn flush(&self) -> Option<Nanos> {
-        if self.gate.dirty() > self.options.dirty_limit / 2 {
+    /// Does what is due, and sees to it that the bell rings when something is again.
+    pub(super) fn flush(&self) {
+        self.bell.begin_round();
+        if self.gate.is_half_full() {
             self.flush_excess();
         }
-        if self.budget.len() > DIRTY_FILES_MAX {
+        if self.budget.len() > self.options.dirty_files {
             self.flush_files(Reason::Memory, |buffers| {
-                buffers.budget.len() <= DIRTY_FILES_MAX / 2
+                buffers.budget.len() <= buffers.options.dirty_files / 2
             });
         }
-        let due = self.options.dirty_age.and_then(|age| self.flush_old(age));
-        let retry = self.gate.dirty() > self.options.dirty_limit;
-        let retry = retry.then(|| Nanos(self.journal.now().0 + RETRY.0));
-        due.into_iter().chain(retry).min()
+        let now = self.journal.now();
+        if let Some(next) = self.options.dirty_age.and_then(|age| self.flush_old(age)) {
+            self.bell.ring_at(next.max(Nanos(now.0 + ROUND_PAUSE.0)));
+        }
+        if self.gate.is_over() {
+            self.bell.ring_at(Nanos(self.journal.now().0 + RETRY.0));
+        }
     }
 
-    /// Writes back until a quarter of the limit is dirty.
+    /// Writes back until a quarter of what may be dirty is.
     fn flush_excess(&self) {
-        let low = self.options.dirty_limit / 4;
-        let wrote = self.flush_files(Reason::DirtyLimit, |buffers| buffers.gate.dirty() <= low);
-        let helpless = !wrote && self.gate.dirty() > self.options.dirty_limit;
-        self.gate.set_stuck(helpless);
+        let reason = self.gate.why();
+        let wrote = self.flush_files(reason, |buffers| buffers.gate.is_low());
+        self.gate.set_stuck(!wrote && self.gate.is_over());
     }
 
     /// Writes back the files that have been dirty for longest until that is `enough`: those without a name
@@ -219,13 +244,20 @@ impl Buffers {
     }
 }
 
+/// When the dirty bytes of a file are `age` old. `None` for one without a name: it is written only if it
+/// must be.
+fn due(state: &State, age: Nanos) -> Option<Nanos> {
+    let due = Nanos(state.dirty_since.0.saturating_add(age.0));
+    state
+        .nameless
+        .is_none()
+        .then(|| due.max(state.errors.not_before))
+}
+
 impl File {
-    /// When its dirty bytes are `age` old. `None` for one without a name: it is written only if it must be.
     fn due(&self, age: Nanos) -> Option<Nanos> {
         let state = self.lock();
-        let due = Nanos(state.dirty_since.0.saturating_add(age.0));
-        let due = due.max(state.errors.not_before);
-        (!state.nameless && state.ticket.is_some()).then_some(due)
+        state.ticket.and_then(|_| due(&state, age))
     }
 
     /// Whether its last writeback failed just now.
@@ -233,17 +265,23 @@ impl File {
         self.lock().errors.not_before > now
     }
 
-    fn flush(self: &Arc<Self>, reason: Reason, cause: Cause) -> bool {
+    /// Says whether it could be written. A bug that shows itself here costs one file its turn, not the
+    /// others their writeback.
+    pub(super) fn flush(self: &Arc<Self>, reason: Reason, cause: Cause) -> bool {
         let mut did = Did::new();
-        match self.write_back_for(ByteRange::ALL, reason, cause, &mut did) {
-            Ok(()) => true,
-            Err(errno) => {
-                log::debug!(
-                    "cannot write back {:?}: {errno}",
-                    self.subject().path().path
-                );
-                false
+        let flushed = catch_unwind(AssertUnwindSafe(|| {
+            self.write_back_for(ByteRange::ALL, reason, cause, &mut did)
+        }));
+        let error = match flushed {
+            Ok(Ok(())) => return true,
+            Ok(Err(errno)) => errno.to_string(),
+            Err(_) => {
+                log::error!("a bug in iolens: a writeback panicked");
+                return false;
             }
-        }
+        };
+        let path = self.subject().path().path;
+        log::info!("cannot write back {path:?}: {error}");
+        false
     }
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use super::{Did, File};
 use crate::backing::Backing;
-use crate::cache::{Attrs, Dropped, Facts, Outside, SetMtime, blocks_shown};
+use crate::cache::{Attrs, Dropped, Facts, Outside, Remembered, SetMtime, blocks_shown};
 use crate::event::{CacheDid, Reason};
 use crate::sys::{Stat, SysResult};
 use crate::types::ByteRange;
 
 use super::BLOCK_SIZE;
-use super::file::State;
+use super::file::{Moment, State};
 
 /// How often to look again when a writeback ended while SOURCE was being looked at.
-const LOOKS_MAX: usize = 3;
+pub(super) const LOOKS_MAX: usize = 3;
 
 /// The attributes that matter here.
 pub(super) fn facts_of(stat: &Stat) -> Facts {
@@ -41,13 +41,13 @@ impl File {
         let mut looks = 0;
         loop {
             looks += 1;
-            let epoch = self.lock().cache.epoch();
+            let before = self.lock().moment();
             let found = stat()?;
             let mut state = self.lock();
-            if state.cache.epoch() != epoch && looks < LOOKS_MAX {
+            if state.moment() != before && looks < LOOKS_MAX {
                 continue;
             }
-            let dropped = self.look(&mut state, &facts_of(&found), epoch);
+            let dropped = self.look(&mut state, &facts_of(&found), before);
             let shown = shown(&state, found);
             state.attrs.note_shown(shown.ctime);
             drop(state);
@@ -56,16 +56,12 @@ impl File {
         }
     }
 
-    /// SOURCE looks like `facts`, as was found when the file's epoch was `epoch`. What it no longer has is
-    /// dropped; the caller tells, where it holds no lock.
-    pub(super) fn look(&self, state: &mut State, facts: &Facts, epoch: u64) -> Option<Dropped> {
-        if state.busy > 0 || state.cache.epoch() != epoch {
+    /// SOURCE looks like `facts`, as was found after the moment `before`. What it no longer has is dropped;
+    /// the caller tells, where it holds no lock.
+    pub(super) fn look(&self, state: &mut State, facts: &Facts, before: Moment) -> Option<Dropped> {
+        if state.busy > 0 || state.moment() != before {
             return None;
         }
-        self.judge(state, facts)
-    }
-
-    pub(super) fn judge(&self, state: &mut State, facts: &Facts) -> Option<Dropped> {
         match state.attrs.look(facts) {
             Outside::Same => return None,
             Outside::Changed if state.cache.dirty_bytes() > 0 => state.conflict = true,
@@ -112,11 +108,12 @@ impl File {
     /// Those of `change`.
     pub fn changing<T>(
         self: &Arc<Self>,
+        did: &mut Did,
         mtime: SetMtime,
         change: impl FnOnce() -> SysResult<T>,
         stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
-        let _busy = self.begin_change(&mut Did::new(), &stat);
+        let _busy = self.begin_change(did, &stat);
         let done = change()?;
         if let Ok(found) = stat() {
             let mut state = self.lock();
@@ -133,12 +130,13 @@ impl File {
     /// Those of `change`.
     pub fn changing_alone<T>(
         self: &Arc<Self>,
+        did: &mut Did,
         mtime: SetMtime,
         change: impl FnOnce() -> SysResult<T>,
         stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
         let _io = super::lock(&self.io);
-        self.changing(mtime, change, stat)
+        self.changing(did, mtime, change, stat)
     }
 }
 
@@ -150,11 +148,11 @@ impl File {
         did: &mut Did,
         stat: impl FnOnce() -> SysResult<Stat>,
     ) -> Busy<'_> {
-        let epoch = self.lock().cache.epoch();
+        let before = self.lock().moment();
         let found = stat();
         let mut state = self.lock();
         let dropped = match &found {
-            Ok(found) => self.look(&mut state, &facts_of(found), epoch),
+            Ok(found) => self.look(&mut state, &facts_of(found), before),
             Err(_) => None,
         };
         state.busy += 1;
@@ -169,13 +167,19 @@ pub(super) struct Busy<'a>(&'a File);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.lock().busy -= 1;
+        let mut state = self.0.lock();
+        state.busy -= 1;
+        state.changes += 1;
     }
 }
 
-/// The times that a file shows of which nothing is buffered, and that SOURCE shows like `found`.
+/// A file of which nothing is buffered, that SOURCE shows like `found` and whose times were these.
 #[must_use]
-pub fn times_shown(attrs: &Attrs, found: Stat) -> Stat {
+pub fn recalled(times: Remembered, found: Stat) -> Stat {
+    times_shown(&times.into(), found)
+}
+
+fn times_shown(attrs: &Attrs, found: Stat) -> Stat {
     let (mtime, ctime) = attrs.times(&facts_of(&found));
     Stat {
         mtime,
@@ -184,20 +188,10 @@ pub fn times_shown(attrs: &Attrs, found: Stat) -> Stat {
     }
 }
 
-/// An operation of the view has changed attributes, but for the modification time, of a file of which
-/// nothing is buffered; SOURCE shows it like `found` now.
-pub fn times_changed(attrs: &mut Attrs, found: &Stat) {
-    attrs.changed_by_us(&facts_of(found), SetMtime::Left);
-}
-
 fn shown(state: &State, found: Stat) -> Stat {
     let found = times_shown(&state.attrs, found);
-    let buffered = state.cache.dirty_bytes() > 0 || state.busy > 0;
-    let size = if buffered {
-        state.cache.size()
-    } else {
-        found.size
-    };
+    // What was found may be older than what is known.
+    let size = state.cache.size();
     let dirty = state.cache.dirty_blocks();
     let block_size = BLOCK_SIZE as u64;
     Stat {

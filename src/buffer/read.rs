@@ -22,11 +22,11 @@ struct Fetch {
     blocks: (u64, u64),
 }
 
-/// How a fetch went.
-enum Fetched {
-    Whole,
+/// How a try to read went, and how many bytes it got.
+enum Tried {
+    Read(usize),
     /// SOURCE ended earlier than it was known to.
-    Short,
+    Short(usize),
 }
 
 impl File {
@@ -44,13 +44,16 @@ impl File {
     ) -> SysResult<usize> {
         let range = ByteRange::at(offset, out.len() as u64);
         for _ in 1..TRIES {
-            if let Some(count) = self.try_read(did, source, stream, range, out)? {
+            if let Tried::Read(count) = self.try_read(did, source, stream, range, out)? {
                 return Ok(count);
             }
         }
-        // SOURCE shrinks again and again: what it had for the last look will do.
-        let count = self.try_read(did, source, stream, range, out)?;
-        Ok(count.unwrap_or(0))
+        // The last time without a truncation by the view. If SOURCE shrinks even so, somebody else is at
+        // it, and what was there before the new end will do.
+        let _io = lock(&self.io);
+        match self.try_read(did, source, stream, range, out)? {
+            Tried::Read(count) | Tried::Short(count) => Ok(count),
+        }
     }
 
     fn try_read(
@@ -60,7 +63,7 @@ impl File {
         stream: &Mutex<Stream>,
         range: ByteRange,
         out: &mut [u8],
-    ) -> SysResult<Option<usize>> {
+    ) -> SysResult<Tried> {
         let storage = self.buffers.storage();
         let mut plan = self.lock().cache.read(storage, range, out);
         if plan.len < out.len() {
@@ -74,21 +77,27 @@ impl File {
         let mut done = Did::new();
         for fetch in self.fetches(&plan, read, ahead) {
             let out = part(out, range.start, fetch.missing);
-            if let Fetched::Short = self.fetch(&fetch, plan.epoch, source, out, &mut done)? {
+            let had = self.fetch(&fetch, plan.epoch, source, out, &mut done)?;
+            if had < fetch.missing.len() {
                 self.look_below(did, source)?;
-                return Ok(None);
+                let before = fetch.missing.start - range.start + had;
+                return Ok(Tried::Short(usize::try_from(before).unwrap_or(plan.len)));
             }
         }
         tell(did, &plan, done);
-        Ok(Some(plan.len))
+        Ok(Tried::Read(plan.len))
     }
 
     /// Asks SOURCE what it looks like.
-    fn look_below(self: &Arc<Self>, did: &mut Did, source: &dyn Backing) -> SysResult<()> {
-        let epoch = self.lock().cache.epoch();
+    pub(super) fn look_below(
+        self: &Arc<Self>,
+        did: &mut Did,
+        source: &dyn Backing,
+    ) -> SysResult<()> {
+        let before = self.lock().moment();
         let facts = facts_of(&source.stat()?);
         let mut state = self.lock();
-        let dropped = self.look(&mut state, &facts, epoch);
+        let dropped = self.look(&mut state, &facts, before);
         drop(state);
         self.tell_invalidated(did, dropped);
         Ok(())
@@ -113,7 +122,8 @@ impl File {
         fetches
     }
 
-    /// Fetches blocks from SOURCE, hands the read its part, and puts them in.
+    /// Fetches blocks from SOURCE, hands the read its part, and puts them in. Returns how much of its part
+    /// there was.
     fn fetch(
         &self,
         fetch: &Fetch,
@@ -121,11 +131,14 @@ impl File {
         source: &dyn Backing,
         out: &mut [u8],
         did: &mut Did,
-    ) -> SysResult<Fetched> {
+    ) -> SysResult<u64> {
         let size = BLOCK_SIZE as u64;
         let (first, end) = fetch.blocks;
         let needed_end = fetch.missing.end.div_ceil(size);
         let count = |blocks: u64| usize::try_from(blocks).unwrap_or(usize::MAX);
+        if count(needed_end - first) > self.buffers.request_max() {
+            return pass_by(fetch.missing, source, out, did);
+        }
         let mut slots = self.buffers.take(count(end - first));
         if slots.len() < count(end - first) {
             // No room: then nothing is fetched ahead.
@@ -150,12 +163,8 @@ impl File {
             did.push(CacheDid::Readahead { size: ahead });
         }
         self.put_in(&slots, (first, needed_end), got, epoch);
-        let whole = first * size + got >= fetch.missing.end;
-        Ok(if whole {
-            Fetched::Whole
-        } else {
-            Fetched::Short
-        })
+        let end = (first * size + got).min(fetch.missing.end);
+        Ok(end.saturating_sub(fetch.missing.start))
     }
 
     /// Reads SOURCE from `at` into the slots, and the part that the read needs from there into `out`.
@@ -216,17 +225,13 @@ fn pass_by(
     source: &dyn Backing,
     out: &mut [u8],
     did: &mut Did,
-) -> SysResult<Fetched> {
+) -> SysResult<u64> {
     let got = source.read_at(&mut [IoSliceMut::new(out)], missing.start)?;
     did.push(CacheDid::Bypass {
         size: out.len() as u64,
         reason: Reason::Memory,
     });
-    Ok(if got < out.len() {
-        Fetched::Short
-    } else {
-        Fetched::Whole
-    })
+    Ok(got as u64)
 }
 
 /// The part of the output that a range of the file goes to.

@@ -56,6 +56,12 @@ impl Buffers {
         }
     }
 
+    /// Evicts up to `count` blocks, those that would go first if there was no room for others.
+    pub fn evict_some(&self, count: usize) {
+        let victims = lock(&self.pool).victims(count);
+        self.evict(&victims);
+    }
+
     fn evict(&self, victims: &[Slot]) {
         let mut at = 0;
         while let Some(first) = victims.get(at) {

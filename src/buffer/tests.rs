@@ -8,6 +8,7 @@
 
 mod faults;
 mod model;
+mod races;
 mod stress;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,6 +114,7 @@ fn options() -> Options {
         cache_bytes: 4 << 20,
         dirty_limit: 2 << 20,
         dirty_age: None,
+        dirty_files: 1000,
         on_close: OnClose::Writeback,
     }
 }
@@ -123,7 +125,7 @@ impl Bench {
         let journal: Arc<dyn Journal> = memo.clone();
         let buffers = Buffers::new(options, journal).unwrap();
         let stat = backing.stat().unwrap();
-        let file = File::new(&buffers, Arc::new(Nameless), &stat, Default::default());
+        let file = File::new(&buffers, Arc::new(Nameless), &stat);
         file.count_open();
         Bench {
             memo,
@@ -268,22 +270,15 @@ fn what_is_discarded_never_touches_source() {
     let backing = Arc::new(Counted::new(Memory::new()));
     let bench = Bench::new(options(), backing.clone());
     bench.write(Place::At(5), &[1; 10_000]);
-    let mut did = Did::new();
-    bench
-        .file
-        .discard(bench.by().cause(), &mut did, Reason::Unlink);
+    bench.file.bury();
+    assert_eq!(bench.memo.take(), [], "it has a name");
+    bench.file.lost_name(bench.by().cause());
+    bench.file.bury();
     assert_eq!(backing.counts().write.calls, 0);
     let told = bench.memo.take();
     let range = ByteRange::at(5, 10_000);
     let reason = Reason::Unlink;
     assert_eq!(told, [Told::Discarded { range, reason }]);
-    assert_eq!(
-        did,
-        [CacheDid::Discard {
-            size: 10_000,
-            reason
-        }]
-    );
     bench.check();
 }
 
@@ -397,7 +392,11 @@ fn a_change_from_outside_is_noticed_also_when_the_view_changes_the_file_next() {
             let set = || bench.backing.set_mtime(sys::TimeSet::At(1, 0));
             let stat = || bench.backing.stat();
             let mtime = crate::cache::SetMtime::Set;
-            bench.file.changing_alone(mtime, set, stat).unwrap();
+            let mut did = Did::new();
+            bench
+                .file
+                .changing_alone(&mut did, mtime, set, stat)
+                .unwrap();
         }),
         ("a buffered write", |bench| {
             bench.write(Place::At(8_000), b"x");

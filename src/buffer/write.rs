@@ -52,7 +52,7 @@ impl File {
         }
         if place == Place::End {
             // SOURCE may have grown from outside.
-            self.look_before_append(did, &**writer)?;
+            self.look_below(did, &**writer)?;
         }
         let time = match data {
             [] => Time::default(),
@@ -77,6 +77,10 @@ impl File {
                 }
                 need - stock.len()
             };
+            if stock.len() + missing > self.buffers.request_max() {
+                self.buffers.give_back(&stock);
+                return Ok(None);
+            }
             let more = self.buffers.take(missing);
             let enough = more.len() == missing;
             stock.extend(more);
@@ -86,16 +90,6 @@ impl File {
                 return Ok(None);
             }
         }
-    }
-
-    fn look_before_append(self: &Arc<Self>, did: &mut Did, source: &dyn Backing) -> SysResult<()> {
-        let epoch = self.lock().cache.epoch();
-        let facts = facts_of(&source.stat()?);
-        let mut state = self.lock();
-        let dropped = self.look(&mut state, &facts, epoch);
-        drop(state);
-        self.tell_invalidated(did, dropped);
-        Ok(())
     }
 
     /// What the kernel would stamp the file with: the time of its last tick, unless somebody has seen the
@@ -138,13 +132,13 @@ impl File {
             now: by.now,
         };
         let storage = self.buffers.storage();
+        let before = state.dirt();
         let wrote = state.cache.write(storage, stock, at, data, stamp);
         state.access_due = true;
         if state.ticket.is_none() {
-            state.dirty_since = by.now;
-            state.ticket = Some(self.buffers.enter(self));
+            self.enter(state, by.now);
         }
-        self.buffers.gate.add(wrote.newly_dirty);
+        self.buffers.gate.change(before, state.dirt());
         self.buffers.ring_if_much();
         did.push(CacheDid::Buffered {
             offset: at,
@@ -191,15 +185,21 @@ impl File {
         state.cache.overlay(storage, put.at, &data[..put.count]);
         state.privileges = None;
         state.access_due = true;
+        let mut dropped = None;
         match facts {
             Ok(facts) => {
                 let dirty = state.cache.dirty_bytes() > 0;
                 state.attrs.changed_data(&facts, dirty);
+                if facts.size != state.cache.source_size() {
+                    // Somebody else was there at the same time.
+                    dropped = Some(state.cache.invalidate(storage, ByteRange::ALL, facts.size));
+                }
             }
             Err(errno) => log::debug!("SOURCE does not say what it looks like: {errno}"),
         }
         drop(state);
         drop(busy);
+        self.tell_invalidated(did, dropped);
         if put.count > 0 {
             did.push(CacheDid::WriteThrough {
                 size: put.count as u64,
@@ -217,11 +217,19 @@ impl File {
         &self,
         look: impl FnOnce() -> SysResult<Privileges>,
     ) -> SysResult<Privileges> {
-        if let Some(known) = self.lock().privileges {
-            return Ok(known);
-        }
+        let before = {
+            let state = self.lock();
+            if let Some(known) = state.privileges {
+                return Ok(known);
+            }
+            state.moment()
+        };
         let found = look()?;
-        self.lock().privileges = Some(found);
+        let mut state = self.lock();
+        // An operation that gives some may be under way, or over since.
+        if state.busy == 0 && state.moment() == before {
+            state.privileges = Some(found);
+        }
         Ok(found)
     }
 }

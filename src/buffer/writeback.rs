@@ -1,11 +1,12 @@
 //! Writing back: a file's dirty runs to SOURCE, in file order.
 
 use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::file::State;
-use super::looks::facts_of;
+use super::looks::{LOOKS_MAX, facts_of};
 use super::{By, Did, File, lock};
 use crate::backing::Backing;
 use crate::cache::{Batch, Facts, Run};
@@ -65,7 +66,8 @@ impl File {
         self.write_back_in(range, reason, cause, did)
     }
 
-    /// The same for who holds `io`. One pass: what becomes dirty behind it is not written.
+    /// The same for who holds `io`. One pass up to the last byte that is dirty now: what becomes dirty
+    /// behind it, or beyond, is not written, so that a file that grows as fast as it is written has an end.
     pub(super) fn write_back_in(
         self: &Arc<Self>,
         range: ByteRange,
@@ -78,7 +80,8 @@ impl File {
         let Some(writer) = state.writer.clone() else {
             return Ok(());
         };
-        let Some(mut batch) = state.cache.plan_writeback(storage, range, 0) else {
+        let pass = range.intersect(state.cache.dirty_span(storage));
+        let Some(first) = state.cache.plan_writeback(storage, pass, 0) else {
             return Ok(());
         };
         drop(state);
@@ -89,15 +92,17 @@ impl File {
             conflict,
         };
         let mut sum = Sum::default();
-        loop {
-            self.write_batch(&batch, &*writer, why, &mut sum);
-            let mut state = self.lock();
-            match state.cache.plan_writeback(storage, range, batch.next) {
-                Some(next) => batch = next,
-                None => break,
-            }
+        // Whatever happens to the thread, the file's writeback comes to its end.
+        let wrote = catch_unwind(AssertUnwindSafe(|| {
+            self.write_batches(first, pass, &*writer, why, &mut sum);
+        }));
+        if wrote.is_err() {
+            sum.error = sum.error.or(Some(Errno::EIO));
         }
-        self.end(&*writer, sum.error);
+        self.end(&*writer, range, sum.error);
+        if let Err(panic) = wrote {
+            resume_unwind(panic);
+        }
         if sum.bytes > 0 {
             did.push(CacheDid::Writeback {
                 size: sum.bytes,
@@ -117,34 +122,74 @@ impl File {
     /// Before the first byte: from here on SOURCE's times are not shown. Tells whether somebody has
     /// changed SOURCE since the bytes were buffered.
     fn begin(self: &Arc<Self>, writer: &dyn Backing, did: &mut Did) -> bool {
-        let epoch = self.lock().cache.epoch();
-        let facts = writer.stat().map(|stat| facts_of(&stat));
-        let mut state = self.lock();
-        let mut dropped = None;
-        if let Ok(facts) = facts {
-            dropped = self.look(&mut state, &facts, epoch);
-            state.attrs.begin_writeback(&facts);
+        for look in 1..=LOOKS_MAX {
+            let before = self.lock().moment();
+            let facts = writer.stat().map(|stat| facts_of(&stat));
+            let mut state = self.lock();
+            let unclear = state.busy > 0 || state.moment() != before;
+            if facts.is_ok() && unclear && look < LOOKS_MAX {
+                // A chmod(2), say: it takes no time.
+                drop(state);
+                std::thread::yield_now();
+                continue;
+            }
+            let mut dropped = None;
+            if let Ok(facts) = facts {
+                dropped = self.look(&mut state, &facts, before);
+                state.attrs.begin_writeback(&facts);
+            }
+            let conflict = state.conflict;
+            drop(state);
+            self.tell_invalidated(did, dropped);
+            return conflict;
         }
-        let conflict = state.conflict;
-        drop(state);
-        self.tell_invalidated(did, dropped);
-        conflict
+        false
+    }
+
+    fn write_batches(
+        &self,
+        first: Batch,
+        pass: ByteRange,
+        writer: &dyn Backing,
+        why: Why,
+        sum: &mut Sum,
+    ) {
+        let storage = self.buffers.storage();
+        let mut batch = Some(first);
+        while let Some(now) = batch {
+            self.write_batch(&now, writer, why, sum);
+            batch = match self.buffers.is_abandoned() {
+                true => None,
+                false => self.lock().cache.plan_writeback(storage, pass, now.next),
+            };
+        }
     }
 
     fn write_batch(&self, batch: &Batch, writer: &dyn Backing, why: Why, sum: &mut Sum) {
-        let written: Vec<u64> = batch
-            .runs
-            .iter()
-            .map(|run| {
-                let (written, error) = self.write_run(run, writer, why);
-                sum.bytes += written;
-                sum.runs += u64::from(written > 0);
+        // Of a run that was not tried, nothing was written.
+        let mut written = vec![0; batch.runs.len()];
+        let tried = catch_unwind(AssertUnwindSafe(|| {
+            for (run, written) in batch.runs.iter().zip(&mut written) {
+                let (bytes, error) = self.write_run(run, writer, why);
+                *written = bytes;
+                sum.bytes += bytes;
+                sum.runs += u64::from(bytes > 0);
                 sum.error = sum.error.or(error);
-                written
-            })
-            .collect();
+            }
+        }));
+        self.commit(batch, &written, why, sum);
+        if let Err(panic) = tried {
+            resume_unwind(panic);
+        }
+    }
+
+    fn commit(&self, batch: &Batch, written: &[u64], why: Why, sum: &mut Sum) {
         let storage = self.buffers.storage();
-        let committed = self.lock().cache.commit_writeback(storage, batch, &written);
+        let mut state = self.lock();
+        let before = state.dirt();
+        let committed = state.cache.commit_writeback(storage, batch, written);
+        let after = state.dirt();
+        drop(state);
         self.buffers.give_back(&committed.freed);
         self.buffers.admit(&committed.clean);
         let subject = self.subject();
@@ -153,8 +198,7 @@ impl File {
             let journal = &self.buffers.journal;
             journal.discarded(&*subject, *range, Reason::Superseded, why.cause);
         }
-        let superseded: u64 = committed.superseded.iter().map(|range| range.len()).sum();
-        self.buffers.gate.sub(committed.written + superseded);
+        self.buffers.gate.change(before, after);
     }
 
     fn write_run(&self, run: &Run, writer: &dyn Backing, why: Why) -> (u64, Option<Errno>) {
@@ -203,7 +247,7 @@ impl File {
     }
 
     /// After the last byte: the modification time is set back to what it was, and SOURCE is looked at.
-    fn end(self: &Arc<Self>, writer: &dyn Backing, error: Option<Errno>) {
+    fn end(self: &Arc<Self>, writer: &dyn Backing, range: ByteRange, error: Option<Errno>) {
         let mtime = self.lock().attrs.mtime_to_restore();
         if let Some((sec, nsec)) = mtime
             && let Err(errno) = writer.set_mtime(TimeSet::At(sec, nsec))
@@ -214,16 +258,17 @@ impl File {
         let facts = writer.stat().map(|stat| facts_of(&stat));
         let mut state = self.lock();
         self.settle_attrs(&mut state, facts);
+        state.changes += 1;
         // Its modification time has moved past its access time.
         state.access_due = true;
         let now = self.buffers.journal.now();
         state.errors.note(error, now);
         let left = self.settle_ticket(&mut state);
-        let old_writer = match state.cache.dirty_bytes() {
-            0 => state.writer.take(),
-            _ => None,
-        };
-        state.conflict = state.conflict && error.is_some();
+        let clean = state.cache.dirty_bytes() == 0;
+        let old_writer = state.writer.take_if(|_| clean);
+        // Bytes that were not written meet the changed file still.
+        let older_left = error.is_some() || range != ByteRange::ALL;
+        state.conflict = state.conflict && older_left && !clean;
         drop(state);
         // Closing files is for when no lock is held.
         drop((left, old_writer));
@@ -245,13 +290,20 @@ impl File {
             .ticket
             .take()
             .and_then(|ticket| self.buffers.budget.leave(ticket));
-        self.dirty.store(false, Ordering::Release);
-        if state.cache.dirty_bytes() > 0 {
+        let dirty = state.cache.dirty_bytes() > 0;
+        self.dirty.store(dirty, Ordering::Release);
+        if dirty {
             let since = state.cache.dirty_since(self.buffers.storage());
-            state.dirty_since = since.unwrap_or(state.dirty_since);
-            state.ticket = Some(self.buffers.enter(self));
+            self.enter(state, since.unwrap_or(state.dirty_since));
         }
         left
+    }
+
+    /// It is among the dirty files from now on, its oldest dirty byte being as old as that.
+    pub(super) fn enter(self: &Arc<Self>, state: &mut State, since: Nanos) {
+        state.dirty_since = since;
+        self.dirty.store(true, Ordering::Release);
+        state.ticket = Some(self.buffers.enter(self, state));
     }
 }
 

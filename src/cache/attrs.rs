@@ -137,8 +137,7 @@ impl Attrs {
     }
 
     /// A writeback begins, and SOURCE looks like `facts`. What is shown now will be shown until it ends.
-    pub fn begin_writeback(&mut self, facts: &Facts) -> Outside {
-        let outside = self.look(facts);
+    pub fn begin_writeback(&mut self, facts: &Facts) {
         let (mtime, ctime) = (self.shown_mtime(facts), self.shown_ctime(facts));
         self.mtime = Some(Kept {
             time: mtime,
@@ -150,7 +149,6 @@ impl Attrs {
         });
         self.pending = false;
         self.writing = true;
-        outside
     }
 
     /// The modification time that SOURCE is to show.
@@ -206,10 +204,69 @@ impl Attrs {
         (self.shown_mtime(facts), self.shown_ctime(facts))
     }
 
-    /// Whether anything is shown that SOURCE does not say.
+    /// What is shown that SOURCE does not say, if anything is.
     #[must_use]
-    pub fn differ(&self) -> bool {
-        self.mtime.is_some() || self.ctime.is_some()
+    pub fn remembered(&self) -> Option<Remembered> {
+        let (mtime, ctime) = (Packed::of(self.mtime), Packed::of(self.ctime));
+        (mtime != Packed::NONE || ctime != Packed::NONE).then_some(Remembered { mtime, ctime })
+    }
+}
+
+/// Times that stand for SOURCE's in a file of which nothing is buffered: small, because there may be one
+/// for each file of a large tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    mtime: Packed,
+    ctime: Packed,
+}
+
+impl From<Remembered> for Attrs {
+    fn from(times: Remembered) -> Attrs {
+        Attrs {
+            mtime: times.mtime.kept(),
+            ctime: times.ctime.kept(),
+            ..Attrs::default()
+        }
+    }
+}
+
+/// A kept time and what is below it, nanoseconds since 1970, 0 for none. A time that does not fit (it ends
+/// in 2554) is not kept: SOURCE's is shown then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Packed {
+    time: u64,
+    below: u64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Packed {
+    const NONE: Packed = Packed { time: 0, below: 0 };
+
+    fn of(kept: Option<Kept>) -> Packed {
+        let pack = |(sec, nsec): Time| {
+            let sec = u64::try_from(sec).ok()?.checked_mul(SECOND)?;
+            sec.checked_add(u64::from(nsec))
+        };
+        let packed = kept.and_then(|kept| {
+            Some(Packed {
+                time: pack(kept.time)?,
+                below: kept.below.map_or(Some(0), pack)?,
+            })
+        });
+        packed.unwrap_or(Packed::NONE)
+    }
+
+    fn kept(self) -> Option<Kept> {
+        let unpack = |ns: u64| {
+            let sec = i64::try_from(ns / SECOND).ok()?;
+            let nsec = u32::try_from(ns % SECOND).ok()?;
+            (ns > 0).then_some((sec, nsec))
+        };
+        Some(Kept {
+            time: unpack(self.time)?,
+            below: unpack(self.below),
+        })
     }
 }
 
@@ -294,7 +351,29 @@ mod tests {
         assert_eq!(attrs.look(&facts(5, 11, 12)), Outside::Touched);
         assert_eq!(attrs.look(&facts(5, 11, 12)), Outside::Same);
         attrs.wrote((20, 0));
-        assert_eq!(attrs.begin_writeback(&facts(9, 15, 15)), Outside::Changed);
+        assert_eq!(attrs.look(&facts(9, 15, 15)), Outside::Changed);
+    }
+
+    #[test]
+    fn what_is_remembered_shows_the_same_times() {
+        let mut attrs = Attrs::default();
+        assert_eq!(attrs.remembered(), None);
+        attrs.look(&facts(0, 10, 10));
+        attrs.wrote((20, 7));
+        attrs.begin_writeback(&facts(0, 10, 10));
+        attrs.end_writeback(&facts(5, 30, 31));
+        let times = Attrs::from(attrs.remembered().unwrap());
+        // As it was left, and after somebody else was there.
+        for facts in [facts(5, 30, 31), facts(5, 30, 40), facts(6, 50, 50)] {
+            assert_eq!(times.times(&facts), attrs.times(&facts));
+        }
+        assert_eq!(Attrs::from(times.remembered().unwrap()), times);
+        attrs.ctime = None;
+        attrs.mtime = Some(Kept {
+            time: (-1, 0),
+            below: None,
+        });
+        assert_eq!(attrs.remembered(), None, "a time before 1970 does not fit");
     }
 
     #[test]

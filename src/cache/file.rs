@@ -141,6 +141,18 @@ impl FileCache {
         self.epoch
     }
 
+    /// From the first dirty block that is not under writeback to the last one; empty where there is none.
+    #[must_use]
+    pub fn dirty_span<M: Memory>(&self, storage: Storage<'_, M>) -> ByteRange {
+        let size = storage.memory.block_size() as u64;
+        let (first, last) = (self.dirty.first(), self.dirty.last());
+        let end = last.map_or(0, |last| (last + 1).saturating_mul(size));
+        ByteRange {
+            start: first.map_or(0, |first| first * size),
+            end,
+        }
+    }
+
     /// When the oldest dirty byte was buffered, of those that are not under writeback.
     #[must_use]
     pub fn dirty_since<M: Memory>(&self, storage: Storage<'_, M>) -> Option<Nanos> {

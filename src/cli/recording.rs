@@ -89,7 +89,7 @@ pub struct RecordArgs {
     /// The buffer cache: do writes wait in it, go past it, or is there none?
     #[arg(long, value_enum, default_value = "write-back")]
     policy: Policy,
-    /// Memory for cached blocks, clean and dirty [default: 256MiB]
+    /// Memory for cached blocks, clean and dirty, with their bookkeeping [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache_size: Option<u64>,
     /// Dirty bytes at which writers start to wait [default: 64MiB, at most half the cache]
@@ -281,6 +281,7 @@ impl RecordArgs {
             cache_bytes: cache,
             dirty_limit: limit,
             dirty_age: age.map(|age| Nanos(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))),
+            dirty_files: buffer::DIRTY_FILES_MAX,
             on_close: match self.on_close {
                 OnClose::Writeback => buffer::OnClose::Writeback,
                 OnClose::Keep => buffer::OnClose::Keep,

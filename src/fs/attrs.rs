@@ -78,13 +78,13 @@ impl Fs {
         let on = handle.as_ref().map_or(On::Inode(&inode), On::Handle);
         self.observer.op(OpKind::Setattr, call, on, |note| {
             note_set(note, &new, None);
-            self.set_metadata(&inode, &new)?;
+            let mut did = Did::new();
+            self.set_metadata(&inode, &new, &mut did)?;
             if let Some(size) = new.size {
                 self.truncate(call, &inode, handle.as_deref(), size, note)?;
             }
             // After the size, which moves the modification time.
-            self.set_times(&inode, &new)?;
-            let mut did = Did::new();
+            self.set_times(&inode, &new, &mut did)?;
             let attr = self.attr(&inode, &mut did)?;
             note.did(did);
             note_set(note, &new, Some(&attr.stat));
@@ -96,12 +96,12 @@ impl Fs {
         })
     }
 
-    fn set_metadata(&self, inode: &Arc<Inode>, new: &NewAttrs) -> SysResult<()> {
+    fn set_metadata(&self, inode: &Arc<Inode>, new: &NewAttrs, did: &mut Did) -> SysResult<()> {
         if new.mode.is_none() && new.uid.is_none() && new.gid.is_none() {
             return Ok(());
         }
         let fd = self.fd(inode)?;
-        self.changing(inode, SetMtime::Left, || {
+        self.changing(inode, SetMtime::Left, did, || {
             if let Some(mode) = new.mode {
                 sys::chmod(fd.as_fd(), mode & 0o7777)?;
             }
@@ -112,7 +112,7 @@ impl Fs {
         })
     }
 
-    fn set_times(&self, inode: &Arc<Inode>, new: &NewAttrs) -> SysResult<()> {
+    fn set_times(&self, inode: &Arc<Inode>, new: &NewAttrs, did: &mut Did) -> SysResult<()> {
         if new.atime == TimeSet::Keep && new.mtime == TimeSet::Keep {
             return Ok(());
         }
@@ -125,8 +125,8 @@ impl Fs {
         };
         match self.buffer(inode) {
             // A writeback would set the time back to what it was.
-            Some(buffer) => buffer.changing_alone(mtime, set, || sys::stat(fd.as_fd())),
-            None => self.changing(inode, mtime, set),
+            Some(buffer) => buffer.changing_alone(did, mtime, set, || sys::stat(fd.as_fd())),
+            None => self.changing(inode, mtime, did, set),
         }
     }
 
@@ -136,6 +136,7 @@ impl Fs {
         &self,
         inode: &Arc<Inode>,
         mtime: SetMtime,
+        did: &mut Did,
         change: impl FnOnce() -> SysResult<T>,
     ) -> SysResult<T> {
         let Some(files) = self.files.as_ref().filter(|_| inode.is_file()) else {
@@ -143,10 +144,10 @@ impl Fs {
         };
         let fd = self.fd(inode)?;
         match files.get(inode) {
-            Some(buffer) => buffer.changing(mtime, change, || sys::stat(fd.as_fd())),
+            Some(buffer) => buffer.changing(did, mtime, change, || sys::stat(fd.as_fd())),
             None => {
                 let done = change()?;
-                files.changed_unbuffered(inode.node, mtime, || sys::stat(fd.as_fd()));
+                files.set_times_unbuffered(inode.node, mtime);
                 Ok(done)
             }
         }
@@ -176,11 +177,11 @@ impl Fs {
                 }
             })
         };
+        let mut did = Did::new();
         let Some(buffer) = self.buffer(inode) else {
-            return self.changing(inode, SetMtime::Set, cut);
+            return self.changing(inode, SetMtime::Set, &mut did, cut);
         };
         let fd = self.fd(inode)?;
-        let mut did = Did::new();
         let done = buffer.truncate(&note.by(), &mut did, cut, || sys::stat(fd.as_fd()));
         note.did(did);
         done

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::attrs::Attr;
 use super::handle::{Handle, Opened};
 use super::inode::lock;
-use super::observe::On;
+use super::observe::{Note, On};
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::event::OpKind;
@@ -74,7 +74,7 @@ impl Fs {
         let handle = self.handle(fh)?;
         self.observer
             .op(OpKind::Readdir, call, On::Handle(&handle), |note| {
-                let placed = self.list(&handle, cursor, listing, &mut place)?;
+                let placed = self.list(&handle, cursor, listing, note, &mut place)?;
                 note.set(|op| {
                     op.offset = Some(cursor);
                     op.entries = Some(placed);
@@ -88,6 +88,7 @@ impl Fs {
         handle: &Arc<Handle>,
         cursor: u64,
         listing: Listing,
+        note: &mut Note,
         place: &mut impl FnMut(DirSlot<'_>) -> bool,
     ) -> SysResult<u64> {
         // Held over the reading: the descriptor has one position, and two requests on it take turns.
@@ -109,7 +110,7 @@ impl Fs {
             };
             for entry in entries {
                 end = false;
-                if !self.place(handle, entry, listing, place) {
+                if !self.place(handle, entry, listing, note, place) {
                     return Ok(placed);
                 }
                 next = entry.next;
@@ -128,17 +129,20 @@ impl Fs {
         handle: &Arc<Handle>,
         entry: Dirent<'_>,
         listing: Listing,
+        note: &mut Note,
         place: &mut impl FnMut(DirSlot<'_>) -> bool,
     ) -> bool {
         let dots = entry.name == "." || entry.name == "..";
+        let mut did = Did::new();
         let attr = match listing {
             // What cannot be looked up (removed meanwhile, not permitted) is listed by name alone.
             Listing::Attributes if !dots => self
-                .find(&handle.inode, entry.name, &mut Did::new())
+                .find(&handle.inode, entry.name, &mut did)
                 .ok()
                 .map(|(_, attr)| attr),
             _ => None,
         };
+        note.did(did);
         let Dirent {
             ino,
             next,

@@ -136,10 +136,11 @@ impl Fs {
                 let mut record = vec![0; size];
                 let given = input.len().min(size);
                 record[..given].copy_from_slice(&input[..given]);
-                self.changing(&handle.inode, SetMtime::Left, || {
-                    sys::ioctl_in_place(handle.as_fd(), command, &mut record)
-                })?;
-                Ok(record)
+                let mut did = Did::new();
+                let ask = || sys::ioctl_in_place(handle.as_fd(), command, &mut record);
+                let done = self.changing(&handle.inode, SetMtime::Left, &mut did, ask);
+                note.did(did);
+                done.map(|_| record)
             })
     }
 }

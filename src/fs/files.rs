@@ -1,4 +1,5 @@
-//! The files that have a buffer: those that are open, and those of which something is buffered.
+//! The files that have a buffer: those that are open, and those of which something is buffered. Of others
+//! there is at most what they show that SOURCE does not say.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -11,35 +12,49 @@ use super::Fs;
 use super::inode::{Inode, PathFd};
 use super::observe::Known;
 use crate::buffer::{Buffers, Did, File, OnClose, Policy};
-use crate::cache::{Attrs, SetMtime};
+use crate::cache::{Remembered, SetMtime};
 use crate::sys::{self, Stat, SysResult};
 use crate::types::NodeId;
 
-/// Files without anything buffered that are kept nevertheless, between two cleanings.
+/// Releases between two cleanings: so many files may be kept of which nothing is buffered any more.
 const IDLE_MAX: usize = 4096;
+
+/// Blocks for each file that is kept, at least: what is kept of a file beside its blocks takes about a
+/// tenth of one.
+const BLOCKS_FOR_FILE: usize = 4;
 
 /// All of them.
 #[derive(Debug)]
 pub struct Files {
     buffers: Arc<Buffers>,
-    open: DashMap<NodeId, Kept>,
-    /// What files without a buffer show that SOURCE does not say.
-    remembered: DashMap<NodeId, Attrs>,
+    known: DashMap<NodeId, Kept>,
+    /// How many have a buffer.
+    buffered: AtomicUsize,
     since_cleaning: AtomicUsize,
 }
 
 #[derive(Clone, Debug)]
-struct Kept {
-    inode: Arc<Inode>,
-    file: Arc<File>,
+enum Kept {
+    Buffered(Arc<Inode>, Arc<File>),
+    Times(Remembered),
+}
+
+impl Kept {
+    /// The file, if nobody needs it.
+    fn idle(&self) -> Option<&Arc<File>> {
+        match self {
+            Kept::Buffered(_, file) if file.is_idle() => Some(file),
+            Kept::Buffered(..) | Kept::Times(_) => None,
+        }
+    }
 }
 
 impl Files {
     pub(super) fn new(buffers: Arc<Buffers>) -> Files {
         Files {
             buffers,
-            open: DashMap::new(),
-            remembered: DashMap::new(),
+            known: DashMap::new(),
+            buffered: AtomicUsize::new(0),
             since_cleaning: AtomicUsize::new(0),
         }
     }
@@ -50,43 +65,47 @@ impl Files {
 
     /// The buffer of a file, if it has one.
     pub(super) fn get(&self, inode: &Inode) -> Option<Arc<File>> {
-        let kept = self.open.get(&inode.node)?;
-        kept.inode.is_same(inode).then(|| Arc::clone(&kept.file))
+        match &*self.known.get(&inode.node)? {
+            Kept::Buffered(its, file) if its.is_same(inode) => Some(Arc::clone(file)),
+            Kept::Buffered(..) | Kept::Times(_) => None,
+        }
     }
 
     /// Counts an open of a file, which SOURCE shows like `stat`, making its buffer where there is none.
     fn open(&self, inode: &Arc<Inode>, stat: &Stat) -> Arc<File> {
-        // Made before the table is locked, and dropped after, where it is not needed.
-        let fresh = match self.get(inode) {
-            Some(_) => None,
-            None => Some(self.fresh(inode, stat)),
+        let make = || {
+            let subject = Arc::new(Known(Arc::clone(inode)));
+            File::new(&self.buffers, subject, stat)
         };
+        // Made before the table is locked, and dropped after, where it is not needed.
+        let mut fresh = self.get(inode).is_none().then(make);
+        let mut take = || fresh.take().unwrap_or_else(make);
         // Counted before the shard's lock is let go of, so that nobody lets go of the file in between.
         let counted = |file: &Arc<File>| {
             file.count_open();
-            Kept {
-                inode: Arc::clone(inode),
-                file: Arc::clone(file),
-            }
+            Kept::Buffered(Arc::clone(inode), Arc::clone(file))
         };
-        let (file, old) = match (self.open.entry(inode.node), &fresh) {
-            // Its number was used again. What is dirty of the old file is written all the same.
-            (Entry::Occupied(mut entry), Some(fresh)) if !entry.get().inode.is_same(inode) => {
-                (Arc::clone(fresh), Some(entry.insert(counted(fresh))))
+        let (file, old) = match self.known.entry(inode.node) {
+            Entry::Occupied(mut entry) => {
+                let file = match entry.get() {
+                    // It may have been forgotten and found again: then this is the inode that has its names.
+                    Kept::Buffered(its, file) if its.is_same(inode) => Arc::clone(file),
+                    // Its number was used again. What is dirty of the old file is written all the same.
+                    Kept::Buffered(..) => take(),
+                    Kept::Times(times) => {
+                        let file = take();
+                        file.recall(*times, stat);
+                        self.buffered.fetch_add(1, Ordering::Relaxed);
+                        file
+                    }
+                };
+                let old = entry.insert(counted(&file));
+                (file, Some(old))
             }
-            // It may have been forgotten and found again: then this is the inode that has its names.
-            (Entry::Occupied(mut entry), _) => {
-                let file = Arc::clone(&entry.get().file);
-                (Arc::clone(&file), Some(entry.insert(counted(&file))))
-            }
-            (Entry::Vacant(entry), Some(fresh)) => {
-                entry.insert(counted(fresh));
-                (Arc::clone(fresh), None)
-            }
-            (Entry::Vacant(entry), None) => {
-                // Let go of since it was looked for: rare, and then made under the lock.
-                let file = self.fresh(inode, stat);
+            Entry::Vacant(entry) => {
+                let file = take();
                 entry.insert(counted(&file));
+                self.buffered.fetch_add(1, Ordering::Relaxed);
                 (file, None)
             }
         };
@@ -96,14 +115,12 @@ impl Files {
         file
     }
 
-    fn fresh(&self, inode: &Arc<Inode>, stat: &Stat) -> Arc<File> {
-        let attrs = self.remembered.remove(&inode.node).map(|(_, attrs)| attrs);
-        let subject = Arc::new(Known(Arc::clone(inode)));
-        File::new(&self.buffers, subject, stat, attrs.unwrap_or_default())
-    }
-
-    /// A file may have become idle: without blocks its buffer is let go of.
-    pub(super) fn settle(&self, inode: &Inode, file: &File) {
+    /// An open of a file is over; how many are left. Its buffer is let go of where nothing needs it.
+    pub(super) fn released(&self, inode: &Inode, file: &File) -> usize {
+        let left = file.released();
+        if left > 0 {
+            return left;
+        }
         if !file.has_blocks() {
             self.let_go(inode.node);
         }
@@ -111,64 +128,92 @@ impl Files {
             self.since_cleaning.store(0, Ordering::Relaxed);
             self.clean();
         }
+        left
     }
 
+    /// Lets go of idle files of which nothing is buffered. Where there are too many others, blocks are
+    /// evicted until there are not.
     fn clean(&self) {
-        let idle = |kept: &Kept| kept.file.is_idle() && !kept.file.has_blocks();
+        self.let_go_of_empty();
+        let most = self.buffers.block_count() / BLOCKS_FOR_FILE;
+        let excess = self.buffered.load(Ordering::Relaxed).saturating_sub(most);
+        if excess > 0 {
+            self.buffers.evict_some(excess);
+            self.let_go_of_empty();
+        }
+    }
+
+    fn let_go_of_empty(&self) {
+        let empty = |kept: &Kept| kept.idle().is_some_and(|file| !file.has_blocks());
         let nodes: Vec<NodeId> = self
-            .open
+            .known
             .iter()
-            .filter(|entry| idle(entry.value()))
+            .filter(|entry| empty(entry.value()))
             .map(|entry| *entry.key())
             .collect();
         nodes.into_iter().for_each(|node| self.let_go(node));
     }
 
+    /// Lets go of a file's buffer, unless somebody needs it. What it shows is remembered.
     fn let_go(&self, node: NodeId) {
-        let gone = self.open.remove_if(&node, |_, kept| kept.file.is_idle());
-        if let Some((_, kept)) = gone
-            && let Some(attrs) = kept.file.remembered()
-        {
-            self.remembered.insert(node, attrs);
-        }
+        let old = match self.known.entry(node) {
+            Entry::Occupied(mut entry) => {
+                let Some(file) = entry.get().idle() else {
+                    return;
+                };
+                self.buffered.fetch_sub(1, Ordering::Relaxed);
+                match file.remembered() {
+                    Some(times) => entry.insert(Kept::Times(times)),
+                    None => entry.remove(),
+                }
+            }
+            Entry::Vacant(_) => return,
+        };
+        // Where the table is not locked.
+        drop(old);
     }
 
-    /// The kernel has forgotten a file: what is clean of it is dropped.
+    /// The kernel has forgotten a file: what is clean of it is dropped, and what is dirty of one without a
+    /// name.
     pub(super) fn forget(&self, node: NodeId) {
-        self.remembered.remove(&node);
-        let kept = self.open.get(&node).map(|kept| kept.clone());
-        let Some(kept) = kept else { return };
-        if kept.file.is_idle() {
-            kept.file.forget_clean();
+        let kept = self.known.get(&node).map(|kept| kept.clone());
+        if let Some(Kept::Buffered(_, file)) = &kept
+            && file.open_count() == 0
+        {
+            if file.is_nameless() {
+                file.bury();
+            }
+            if file.is_idle() {
+                file.forget_clean();
+            }
         }
-        self.open.remove_if(&node, |_, kept| kept.file.is_idle());
-        self.remembered.remove(&node);
+        let gone = self.known.remove_if(&node, |_, kept| match kept {
+            Kept::Times(_) => true,
+            Kept::Buffered(_, file) => file.is_idle(),
+        });
+        if let Some((_, Kept::Buffered(..))) = gone {
+            self.buffered.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
-    /// An operation of the view has changed attributes of a file without a buffer.
-    pub(super) fn changed_unbuffered(
-        &self,
-        node: NodeId,
-        mtime: SetMtime,
-        stat: impl FnOnce() -> SysResult<Stat>,
-    ) {
+    /// Whether a file may show what SOURCE does not say.
+    fn shows_otherwise(&self, inode: &Inode) -> bool {
+        self.known.contains_key(&inode.node)
+    }
+
+    /// An operation of the view has set the times of a file without a buffer: they are SOURCE's own again.
+    pub(super) fn set_times_unbuffered(&self, node: NodeId, mtime: SetMtime) {
         if mtime == SetMtime::Set {
-            // Both of its times are SOURCE's own again.
-            self.remembered.remove(&node);
-            return;
-        }
-        if self.remembered.contains_key(&node)
-            && let (Ok(found), Some(mut attrs)) = (stat(), self.remembered.get_mut(&node))
-        {
-            crate::buffer::times_changed(&mut attrs, &found);
+            let times = |_: &NodeId, kept: &Kept| matches!(kept, Kept::Times(_));
+            self.known.remove_if(&node, times);
         }
     }
 
     /// What SOURCE shows, as the view shows it, for a file without a buffer.
     fn recall(&self, node: NodeId, found: Stat) -> Stat {
-        match self.remembered.get(&node) {
-            Some(attrs) => crate::buffer::times_shown(&attrs, found),
-            None => found,
+        match self.known.get(&node).as_deref() {
+            Some(Kept::Times(times)) => crate::buffer::recalled(*times, found),
+            Some(Kept::Buffered(..)) | None => found,
         }
     }
 }
@@ -195,16 +240,18 @@ impl Fs {
         let stat = sys::stat(source)?;
         let file = files.open(inode, &stat);
         // A file that was buffered before may have changed.
-        file.attributes(did, || sys::stat(source))?;
+        let looked = file.attributes(did, || sys::stat(source));
+        if let Err(errno) = looked {
+            files.released(inode, &file);
+            return Err(errno);
+        }
         Ok(Some(file))
     }
 
     /// Whether a file may show what SOURCE does not say.
     pub(super) fn shows_otherwise(&self, inode: &Inode) -> bool {
         let files = self.files.as_ref().filter(|_| inode.is_file());
-        files.is_some_and(|files| {
-            files.get(inode).is_some() || files.remembered.contains_key(&inode.node)
-        })
+        files.is_some_and(|files| files.shows_otherwise(inode))
     }
 
     /// The attributes of SOURCE's file, as the view shows them before owners are mapped.

@@ -255,6 +255,13 @@ impl Inodes {
         gone.is_some()
     }
 
+    /// Whether the kernel knows this inode still.
+    #[must_use]
+    pub fn holds(&self, inode: &Arc<Inode>) -> bool {
+        let known = self.by_node.get(&inode.node);
+        known.is_some_and(|known| Arc::ptr_eq(&known, inode))
+    }
+
     /// How many inodes the kernel knows, the root included.
     #[must_use]
     pub fn len(&self) -> usize {

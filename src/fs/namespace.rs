@@ -11,9 +11,9 @@ use super::observe::{Note, On};
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
-use crate::event::{ByteText, OpKind, Reason};
+use crate::event::{ByteText, OpKind};
 use crate::sys::{self, Access, SysResult};
-use crate::types::{ByteRange, NodeId};
+use crate::types::NodeId;
 
 /// Mode and umask of something that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,9 @@ impl Fs {
             let caller = self.act_as(call)?;
             work(dir_fd.as_fd(), note)?;
             drop(caller);
-            let (_, attr) = self.find(&dir, name, &mut Did::new())?;
+            let mut did = Did::new();
+            let (_, attr) = self.find(&dir, name, &mut did)?;
+            note.did(did);
             note.set(|op| op.ino = Some(attr.ino));
             Ok(attr)
         })
@@ -184,12 +186,14 @@ impl Fs {
                 note.set(|op| op.set_to(ByteText::new(&path_below(&dir, name))));
                 let (fd, dir_fd) = (self.fd(&inode)?, self.fd(&dir)?);
                 let link = || sys::link_fd(self.proc_fds.as_fd(), fd.as_fd(), dir_fd.as_fd(), name);
-                self.changing(&inode, SetMtime::Left, link)?;
+                let mut did = Did::new();
+                self.changing(&inode, SetMtime::Left, &mut did, link)?;
                 if let Some(buffer) = self.buffer(&inode) {
-                    buffer.set_nameless(false);
+                    buffer.got_name();
                 }
                 // Answered like a lookup, and counted as one.
-                let found = self.find(&dir, name, &mut Did::new());
+                let found = self.find(&dir, name, &mut did);
+                note.did(did);
                 found.map(|(_, attr)| attr)
             })
     }
@@ -227,7 +231,9 @@ impl Fs {
             match victim {
                 None => unlink(),
                 Some(victim) => {
-                    self.changing(&victim, SetMtime::Left, unlink)?;
+                    let mut did = Did::new();
+                    self.changing(&victim, SetMtime::Left, &mut did, unlink)?;
+                    note.did(did);
                     victim.names.remove(&dir, name);
                     self.lost_a_name(&victim, note);
                     Ok(())
@@ -236,119 +242,8 @@ impl Fs {
         })
     }
 
-    /// renameat2(2) with its flags as they are.
-    ///
-    /// # Errors
-    /// Those of the call.
-    pub fn rename(
-        &self,
-        call: &Call,
-        from: (NodeId, &OsStr),
-        to: (NodeId, &OsStr),
-        flags: u32,
-    ) -> SysResult<()> {
-        let (old_dir, new_dir) = (self.inode(from.0)?, self.inode(to.0)?);
-        self.observer
-            .op(OpKind::Rename, call, On::Name(&old_dir, from.1), |note| {
-                let (old_fd, new_fd) = (self.fd(&old_dir)?, self.fd(&new_dir)?);
-                let moved = self.peek(old_fd.as_fd(), from.1);
-                let other = self.peek(new_fd.as_fd(), to.1);
-                note.set(|op| {
-                    op.ino = moved.as_ref().map(|inode| inode.ino());
-                    op.set_to(ByteText::new(&path_below(&new_dir, to.1)));
-                    op.flags = rename_flag_names(flags);
-                });
-                let exchange = flags & libc::RENAME_EXCHANGE != 0;
-                let replaces = |name| sys::open_below(name, to.1, libc::O_PATH, Access::Existing);
-                if exchange || replaces(new_fd.as_fd()).is_ok() {
-                    self.write_before_rename([&moved, &other], exchange, note)?;
-                }
-                let rename = || {
-                    // A whiteout is made by the caller.
-                    let caller = if flags & libc::RENAME_WHITEOUT == 0 {
-                        None
-                    } else {
-                        self.act_as(call)?
-                    };
-                    sys::rename((old_fd.as_fd(), from.1), (new_fd.as_fd(), to.1), flags)?;
-                    drop(caller);
-                    Ok(())
-                };
-                self.changing_both([&moved, &other], rename)?;
-                let (old, new) = ((&old_dir, from.1), (&new_dir, to.1));
-                if exchange {
-                    if let (Some(moved), Some(other)) = (&moved, &other) {
-                        moved.names.rename(old, new);
-                        other.names.rename(new, old);
-                    }
-                } else {
-                    self.renamed((moved, old), (other, new), note);
-                }
-                Ok(())
-            })
-    }
-
-    /// A file has moved from one name to another, over what may have been there.
-    fn renamed(
-        &self,
-        (moved, old): (Option<Arc<Inode>>, (&Arc<Inode>, &OsStr)),
-        (other, new): (Option<Arc<Inode>>, (&Arc<Inode>, &OsStr)),
-        note: &mut Note,
-    ) {
-        let same = moved.as_ref().zip(other.as_ref());
-        if same.is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
-            // Two names of one file: rename(2) does nothing.
-            return;
-        }
-        if let Some(other) = other {
-            other.names.remove(new.0, new.1);
-            self.lost_a_name(&other, note);
-        }
-        if let Some(moved) = moved {
-            moved.names.rename(old, new);
-        }
-    }
-
-    /// Runs an operation that changes attributes of one or two files.
-    fn changing_both(
-        &self,
-        inodes: [&Option<Arc<Inode>>; 2],
-        change: impl FnOnce() -> SysResult<()>,
-    ) -> SysResult<()> {
-        match inodes {
-            [Some(one), Some(two)] => self.changing(one, SetMtime::Left, || {
-                self.changing(two, SetMtime::Left, change)
-            }),
-            [Some(one), None] | [None, Some(one)] => self.changing(one, SetMtime::Left, change),
-            [None, None] => change(),
-        }
-    }
-
-    /// A name that leads to old data must not lead to a file without data, should the machine stop: what
-    /// takes its place is written first, as ext4 does it (Documentation/admin-guide/ext4.rst,
-    /// auto_da_alloc).
-    fn write_before_rename(
-        &self,
-        [moved, other]: [&Option<Arc<Inode>>; 2],
-        exchange: bool,
-        note: &mut Note,
-    ) -> SysResult<()> {
-        let other = other.as_ref().filter(|_| exchange);
-        for inode in moved.iter().chain(other) {
-            let Some(buffer) = self.buffer(inode) else {
-                continue;
-            };
-            let mut did = Did::new();
-            let range = ByteRange::ALL;
-            let written = buffer.write_back(&note.by(), &mut did, range, Reason::Rename);
-            note.did(did);
-            written?;
-        }
-        Ok(())
-    }
-
-    /// A file has lost a name. Without any, and with nobody who has it open, its dirty bytes die.
-    fn lost_a_name(&self, inode: &Arc<Inode>, note: &mut Note) {
+    /// A file has lost a name. Without any, its dirty bytes die as soon as the kernel forgets it.
+    pub(super) fn lost_a_name(&self, inode: &Arc<Inode>, note: &Note) {
         let Some(buffer) = self.buffer(inode) else {
             return;
         };
@@ -356,16 +251,11 @@ impl Fs {
         if !stat.is_ok_and(|stat| stat.nlink == 0) {
             return;
         }
-        buffer.set_nameless(true);
-        if buffer.open_count() == 0 {
-            let mut did = Did::new();
-            buffer.discard(note.by().cause(), &mut did, Reason::Unlink);
-            note.did(did);
-        }
+        buffer.lost_name(note.by().cause());
     }
 
     /// The known inode that a name leads to at this moment, for display only.
-    fn peek(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Option<Arc<Inode>> {
+    pub(super) fn peek(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Option<Arc<Inode>> {
         let fd = sys::open_below(dir, name, libc::O_PATH, Access::Existing).ok()?;
         self.inodes.find(&sys::stat(fd.as_fd()).ok()?)
     }
@@ -380,16 +270,4 @@ pub(super) fn mode_of(dir: BorrowedFd<'_>, new: NewEntry) -> u32 {
     } else {
         new.mode & !new.umask
     }
-}
-
-fn rename_flag_names(flags: u32) -> Vec<std::borrow::Cow<'static, str>> {
-    [
-        (libc::RENAME_NOREPLACE, "RENAME_NOREPLACE"),
-        (libc::RENAME_EXCHANGE, "RENAME_EXCHANGE"),
-        (libc::RENAME_WHITEOUT, "RENAME_WHITEOUT"),
-    ]
-    .into_iter()
-    .filter(|(bit, _)| flags & bit != 0)
-    .map(|(_, name)| name.into())
-    .collect()
 }

@@ -128,10 +128,14 @@ impl Fs {
         let opener = (*call, note.thread());
         let opened = Opened {
             file,
-            buffer,
+            buffer: buffer.clone(),
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
         };
-        self.opened(inode, opened, opener)
+        let handle = self.opened(inode.clone(), opened, opener);
+        if let (Err(_), Some(buffer), Some(files)) = (&handle, buffer, &self.files) {
+            files.released(&inode, &buffer);
+        }
+        handle
     }
 
     /// open(2) with `O_CREAT`: makes the file, or opens it where it exists already.
@@ -178,7 +182,6 @@ impl Fs {
     ) -> SysResult<(Arc<Inode>, Attr, OwnedFd)> {
         let mut did = Did::new();
         let (inode, attr) = self.find(dir, name, &mut did)?;
-        note.did(did);
         let opened = self
             .open_existing(call, &inode, flags, note)
             .and_then(|file| {
@@ -186,10 +189,11 @@ impl Fs {
                 let attr = if flags & libc::O_TRUNC == 0 {
                     attr
                 } else {
-                    self.attr(&inode, &mut Did::new())?
+                    self.attr(&inode, &mut did)?
                 };
                 Ok((inode.clone(), attr, file))
             });
+        note.did(did);
         opened.inspect_err(|_| self.forget(inode.node, 1))
     }
 
@@ -229,31 +233,41 @@ impl Fs {
             })
     }
 
-    /// An open of the file is over. What is dirty of a file without a name dies with its last open; of
-    /// another, what a mapping wrote after the last close(2) follows.
+    /// An open of the file is over. What is dirty of a file without a name waits until the kernel has
+    /// forgotten it: somebody may be opening it just now. Of another, what a mapping wrote after the last
+    /// close(2) follows.
     fn release_buffer(&self, handle: &Arc<Handle>, buffer: &Arc<File>, note: &mut Note) {
-        let last = buffer.released() == 0;
+        let Some(files) = &self.files else { return };
+        let by = note.by();
         let mut did = Did::new();
-        if buffer.dirty_bytes() > 0 {
-            let by = note.by();
-            if last && self.is_nameless(handle, buffer) {
-                buffer.discard(by.cause(), &mut did, Reason::Unlink);
-            } else if handle.writable
-                && self.on_close() == OnClose::Writeback
-                && !buffer.is_nameless()
-            {
-                // The application is told of a failure by whoever has the file open, or the exit status.
-                let range = ByteRange::ALL;
-                if let Err(errno) = buffer.write_back(&by, &mut did, range, Reason::Close) {
-                    log::info!("what was written at release failed: {errno}");
-                }
+        let dirty = buffer.dirty_bytes() > 0;
+        let nameless = dirty && self.is_nameless(handle, buffer);
+        if nameless {
+            buffer.lost_name(by.cause());
+        } else if dirty && let Some(reason) = self.why_at_release(handle) {
+            // The application is told of a failure by whoever has the file open, or the exit status.
+            let range = ByteRange::ALL;
+            if let Err(errno) = buffer.write_back(&by, &mut did, range, reason) {
+                log::info!("what was written at release failed: {errno}");
             }
+        }
+        let left = files.released(&handle.inode, buffer);
+        if left == 0 && nameless && !self.inodes.holds(&handle.inode) {
+            // The kernel was faster to forget it.
+            files.forget(handle.inode.node);
         }
         note.did(did);
         note_dirty(note, buffer);
-        if last && let Some(files) = &self.files {
-            files.settle(&handle.inode, buffer);
+    }
+
+    /// Why the end of an open writes back what is dirty, if it does.
+    fn why_at_release(&self, handle: &Handle) -> Option<Reason> {
+        if handle.writable && self.on_close() == OnClose::Writeback {
+            return Some(Reason::Close);
         }
+        let files = self.files.as_ref();
+        let many = files.is_some_and(|files| files.buffers().has_many_dirty_files());
+        many.then_some(Reason::Memory)
     }
 
     /// Whether a file has no name any more, also where it lost the last one past the view.

@@ -1,5 +1,6 @@
 //! Writing: into the buffer, or past it and why.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,9 +26,16 @@ pub enum WriteFrom {
     Mapping,
 }
 
-/// What ends beyond this offset (8 TiB) goes past the buffer, so that `EFBIG` is the write's own answer:
-/// the smallest largest file of a common filesystem is that of ext4 with blocks of 4 KiB (16 TiB) or of
-/// ext4 without extents (2 TiB with such blocks, which SOURCE then tells at writeback).
+/// Where the bytes of a write went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Went {
+    IntoBuffer,
+    Past,
+}
+
+/// A write that ends beyond this offset (8 TiB) goes past the buffer, so that SOURCE's `EFBIG` is its own
+/// answer: of the common filesystems, ext4 has the smallest limit, 16 TiB with blocks of 4 KiB. Where the
+/// limit is smaller (2 TiB in files without extents, 4 GiB on FAT), SOURCE tells at writeback.
 const SIZE_LIMIT: u64 = 1 << 43;
 
 /// A write, as the request says.
@@ -57,6 +65,7 @@ impl Fs {
             Ok(handle) => handle,
             Err(errno) => return Answer::Now(Err(errno)),
         };
+        let went = Cell::new(Went::Past);
         let work = |note: &mut Note| {
             note.set(|op| {
                 op.offset = Some(offset);
@@ -72,7 +81,10 @@ impl Fs {
             };
             let put = match &handle.buffer {
                 Some(buffer) => {
-                    self.write_buffered(call, &handle, buffer, (place, data), how, note)?
+                    let (put, way) =
+                        self.write_buffered(call, &handle, buffer, (place, data), how, note)?;
+                    went.set(way);
+                    put
                 }
                 None => self.write_unbuffered(call, &handle, (place, data), how, note)?,
             };
@@ -85,15 +97,14 @@ impl Fs {
         };
         let on = On::Handle(&handle);
         self.observer
-            .op_that_may_wait(OpKind::Write, call, on, work, || self.waits(&handle))
+            .op_that_may_wait(OpKind::Write, call, on, work, || self.waits(went.get()))
     }
 
-    /// Where a writer has to wait now.
-    fn waits(&self, handle: &Handle) -> Option<(Arc<Gate>, Reason)> {
-        let gate = handle.buffer.as_ref().and(self.files.as_ref())?;
-        let gate = gate.buffers().gate();
-        let closed = gate.is_closed();
-        closed.then(|| (Arc::clone(gate), Reason::DirtyLimit))
+    /// Where a writer has to wait now: one that has put something into the buffer.
+    fn waits(&self, went: Went) -> Option<(Arc<Gate>, Reason)> {
+        let files = self.files.as_ref().filter(|_| went == Went::IntoBuffer)?;
+        let gate = files.buffers().gate();
+        gate.closed().map(|reason| (Arc::clone(gate), reason))
     }
 
     fn write_buffered(
@@ -104,7 +115,7 @@ impl Fs {
         (place, data): (Place, &[u8]),
         how: WriteHow,
         note: &mut Note,
-    ) -> SysResult<Put> {
+    ) -> SysResult<(Put, Went)> {
         let by = note.by();
         let mut did = Did::new();
         let reason = match self.goes_through(handle, buffer, (place, data), how)? {
@@ -112,7 +123,7 @@ impl Fs {
             None => match buffer.write(&by, &mut did, &handle.backing, place, data)? {
                 Some(put) => {
                     note.did(did);
-                    return Ok(put);
+                    return Ok((put, Went::IntoBuffer));
                 }
                 None => Reason::Memory,
             },
@@ -126,7 +137,7 @@ impl Fs {
             || sys::stat(handle.as_fd()),
         );
         note.did(did);
-        put
+        Ok((put?, Went::Past))
     }
 
     /// Why a write must not be buffered, if it must not.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::inode::Inode;
 use super::observe::{Note, On};
 use super::{Call, Fs, Permissions};
+use crate::buffer::Did;
 use crate::cache::SetMtime;
 use crate::error::Errno;
 use crate::event::OpKind;
@@ -96,13 +97,16 @@ impl Fs {
                 && call.uid != 0
                 && sys::stat(fd.as_fd())?.gid != call.gid;
             let set = || sys::set_xattr(fd.as_fd(), name, value, flags);
-            self.changing(inode, SetMtime::Left, || {
+            let mut did = Did::new();
+            let done = self.changing(inode, SetMtime::Left, &mut did, || {
                 if clears {
                     self.as_unprivileged(call, set)
                 } else {
                     set()
                 }
-            })
+            });
+            note.did(did);
+            done
         })
     }
 
@@ -111,12 +115,20 @@ impl Fs {
     /// # Errors
     /// `ENODATA`, `EOPNOTSUPP` as SOURCE says.
     pub fn removexattr(&self, call: &Call, node: NodeId, name: &OsStr) -> SysResult<()> {
-        self.xattr(OpKind::Removexattr, call, node, Some(name), |inode, _| {
-            let fd = self.fd(inode)?;
-            self.changing(inode, SetMtime::Left, || {
-                sys::remove_xattr(fd.as_fd(), name)
-            })
-        })
+        self.xattr(
+            OpKind::Removexattr,
+            call,
+            node,
+            Some(name),
+            |inode, note| {
+                let fd = self.fd(inode)?;
+                let mut did = Did::new();
+                let remove = || sys::remove_xattr(fd.as_fd(), name);
+                let done = self.changing(inode, SetMtime::Left, &mut did, remove);
+                note.did(did);
+                done
+            },
+        )
     }
 
     fn xattr<T>(

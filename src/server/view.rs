@@ -70,13 +70,17 @@ impl View {
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         sys::lift_file_size_limit();
         let only = config.only_ids.map(|(uid, gid)| AsCaller { uid, gid });
+        let descriptors = sys::raise_descriptor_limit();
         let options = fs::Options {
             permissions,
             owners: only.map_or(Owners::AsTheyAre, Owners::Mapped),
-            descriptors: descriptor_budget(sys::raise_descriptor_limit()),
+            descriptors: descriptor_budget(descriptors),
             hidden,
             quiet: config.quiet,
-            buffer: config.buffer,
+            buffer: config.buffer.map(|options| buffer::Options {
+                dirty_files: dirty_files(descriptors),
+                ..options
+            }),
         };
         let fs = Fs::new(config.source, Some(recorder), options)
             .and_then(|fs| fs.start_flusher().map(|()| Arc::new(fs)))
@@ -115,6 +119,13 @@ fn descriptor_budget(limit: u64) -> usize {
     usize::try_from(limit / 2)
         .unwrap_or(usize::MAX)
         .min(DESCRIPTORS_MAX)
+}
+
+/// How many closed files may be dirty, each of which keeps a descriptor: a quarter.
+fn dirty_files(limit: u64) -> usize {
+    usize::try_from(limit / 4)
+        .unwrap_or(usize::MAX)
+        .min(buffer::DIRTY_FILES_MAX)
 }
 
 /// Descriptors of idle inodes at most: a tree of that size is walked without opening anything twice.

@@ -1,6 +1,7 @@
 //! Dirty data that nobody wants any more: case 13, and what of it reaches SOURCE.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use iolens::event::{Cause, OpKind, Reason};
@@ -86,6 +87,29 @@ fn a_file_that_close_keeps_and_unlink_removes_never_touches_sources_data() {
         v.shows("f", &pattern(100_000, 1));
         v.still_lacks("f");
         fs::remove_file(v.path("f")).unwrap();
+    });
+    died_unwritten(&trace, 100_000);
+}
+
+/// Who has looked a file up may open it after its last name is gone: its data is still there then.
+#[test]
+fn case_13_a_file_that_somebody_can_still_open_keeps_its_data_without_a_name() {
+    let trace = on(KEEP, |v| {
+        let f = v.create("f");
+        f.write_all_at(&pattern(100_000, 1), 0).unwrap();
+        drop(f);
+        let found = v.open("f", libc::O_PATH);
+        fs::remove_file(v.path("f")).unwrap();
+        let way = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let again = fs::File::open(&way).unwrap();
+        same(
+            "opened without a name",
+            &all_of(&again),
+            &pattern(100_000, 1),
+        );
+        drop(again);
+        let again = fs::File::open(&way).unwrap();
+        same("opened once more", &all_of(&again), &pattern(100_000, 1));
     });
     died_unwritten(&trace, 100_000);
 }

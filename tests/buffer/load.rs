@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use iolens::event::{CacheDid, Cause, OpKind, OwnCause, Reason};
 
+use crate::process;
 use crate::record::{sources, told};
-use crate::view::{View, on, pattern, same};
+use crate::view::{View, alone, on, pattern, same};
 
 const TINY: &[&str] = &[
     "--policy",
@@ -123,6 +124,49 @@ fn a_writer_beyond_the_limit_waits_and_its_data_is_written_for_that() {
     );
     let all: u64 = written.iter().map(|w| w.ret.unwrap()).sum();
     assert_eq!(all, 16 << 20);
+}
+
+/// A dirty file keeps a descriptor of the server.
+#[test]
+fn more_dirty_files_than_descriptors_lose_nothing() {
+    const SCRIPT: &str = r#"
+        set -e
+        ulimit -n 100
+        "$IOLENS" run --dirty-age never --on-close keep -- sh -ec '
+            for n in $(seq 500); do echo "this is $n" > f$n; done
+            for n in $(seq 500); do echo "this is $n" | cmp - f$n; done'
+        "$IOLENS" audit > /dev/null
+        for n in $(seq 500); do echo "this is $n" | cmp - f$n; done
+    "#;
+    let _alone = alone();
+    let scratch = process::Scratch::new();
+    let outcome = scratch.as_user(&["--reuid=0"], SCRIPT);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+}
+
+#[test]
+fn scattered_bytes_wait_for_memory_and_are_never_written_past_the_buffer() {
+    let args: Vec<&str> = TINY
+        .iter()
+        .map(|arg| if *arg == "64KiB" { "512KiB" } else { arg })
+        .collect();
+    let trace = on(&args, |v| {
+        let f = v.create("f");
+        for n in 0..2000 {
+            f.write_all_at(b"x", n * 4096).unwrap();
+        }
+        assert_eq!(f.metadata().unwrap().len(), 1999 * 4096 + 1);
+    });
+    let writes = trace.ops().filter(|op| op.op == OpKind::Write);
+    for op in writes {
+        let into = |did: &CacheDid| matches!(did, CacheDid::Buffered { size: 1, .. });
+        assert!(op.cache.iter().any(into), "{}", told(op));
+    }
+    let memory = trace
+        .writebacks("f")
+        .into_iter()
+        .filter(|w| w.reason == Reason::Memory);
+    assert!(memory.count() > 0);
 }
 
 #[test]
