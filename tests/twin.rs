@@ -3,15 +3,21 @@
 //! view's trace must show that no operation was left out.
 //!
 //! A step is a function in `tests/twin/*.rs`; it runs in a process of its own inside a directory of its
-//! own. `IOLENS_TWIN=part of a name` runs only such steps, shows
-//! what they answered (with `--nocapture`), and does not ask for completeness.
+//! own. `IOLENS_TWIN='part of a name'` runs only such steps, shows what they answered (with `--nocapture`),
+//! and does not ask for completeness.
+//!
+//! The whole table runs with the default options on a mount for all users; then, but for steps that take
+//! seconds and leave all data alone, as a plain mount, and with the most different options of the buffer.
+//! `IOLENS_TWIN_ROWS=all` runs all steps, on both mounts, with all options that are in `rows`;
+//! `IOLENS_TWIN_ROWS='part of the options'` with such ones.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use iolens::event::{Event, OpKind};
 use nix::unistd::{Uid, chdir};
@@ -32,6 +38,8 @@ mod moving;
 mod names;
 #[path = "twin/opens.rs"]
 mod opens;
+#[path = "twin/rows.rs"]
+mod rows;
 #[path = "twin/setid.rs"]
 mod setid;
 #[path = "twin/side.rs"]
@@ -48,6 +56,7 @@ mod users;
 #[path = "twin/xattrs.rs"]
 mod xattrs;
 
+use rows::{DEFAULT, rows};
 use step::Step;
 use support::{Mounted, scratch};
 
@@ -165,15 +174,59 @@ fn allowed(step: &str, bare: Option<&String>, view: Option<&String>) -> bool {
         .any(|&(s, b, v, _)| s == step && b == bare && v == view)
 }
 
-/// Runs the table on both sides. All differences are told at once, the first of each step.
-fn compare(bare: &Path, view: &Path, steps: &[&Step]) {
+/// What a step answered and left on the bare directory.
+struct Twin {
+    answers: Vec<String>,
+    /// Right after the step.
+    tree: Vec<String>,
+    /// After all steps.
+    at_last: Vec<String>,
+}
+
+/// All steps on the bare directory, by name: it answers each row alike, so they run once.
+fn bare() -> &'static HashMap<&'static str, Twin> {
+    static BARE: OnceLock<HashMap<&str, Twin>> = OnceLock::new();
+    BARE.get_or_init(|| {
+        let scratch = scratch();
+        let run = |step: &'static Step| {
+            let answers = run_step(step, scratch.path());
+            if is_narrowed() {
+                println!("{}\n    {}", step.name, answers.join("\n    "));
+            }
+            let tree = tree_of(step, scratch.path());
+            let at_last = Vec::new();
+            let twin = Twin {
+                answers,
+                tree,
+                at_last,
+            };
+            (step, twin)
+        };
+        let ran: Vec<_> = steps().map(run).collect();
+        let ended = ran.into_iter().map(|(step, twin)| {
+            let at_last = tree_of(step, scratch.path());
+            (step.name, Twin { at_last, ..twin })
+        });
+        ended.collect()
+    })
+}
+
+fn tree_of(step: &Step, top: &Path) -> Vec<String> {
+    tree::lines(&top.join(step.name))
+}
+
+/// Only some steps shall run.
+fn is_narrowed() -> bool {
+    std::env::var_os("IOLENS_TWIN").is_some()
+}
+
+/// Runs steps below `top` and gives all differences to the bare directory, the first of each step.
+fn differences(top: &Path, steps: &[&'static Step]) -> Vec<String> {
     let mut differences = Vec::new();
     for step in steps {
-        let answers = (run_step(step, bare), run_step(step, view));
-        if std::env::var_os("IOLENS_TWIN").is_some() {
-            println!("{}\n    {}", step.name, answers.0.join("\n    "));
-        }
-        for (side, lines) in [("bare", &answers.0), ("view", &answers.1)] {
+        let bare = &bare()[step.name];
+        let answers = run_step(step, top);
+        for (side, lines) in [("bare", &bare.answers), ("view", &answers)] {
             let broken = lines
                 .iter()
                 .find(|l| l.ends_with("the step panicked") || l.starts_with("ended by"));
@@ -181,24 +234,25 @@ fn compare(bare: &Path, view: &Path, steps: &[&Step]) {
                 differences.push(format!("{}: {side}: {line}\n", step.name));
             }
         }
-        differences.extend(first_difference(
-            "answers", step.name, &answers.0, &answers.1,
-        ));
-        let tree = |top: &Path| tree::lines(&top.join(step.name));
-        differences.extend(first_difference(
-            "trees",
-            step.name,
-            &tree(bare),
-            &tree(view),
-        ));
+        let answers = first_difference("answers", step.name, &bare.answers, &answers);
+        let trees = first_difference("trees", step.name, &bare.tree, &tree_of(step, top));
+        differences.extend(answers.into_iter().chain(trees));
     }
-    let failed = differences.len();
-    assert!(
-        failed == 0,
-        "{failed} differences in {} steps\n{}",
-        steps.len(),
-        differences.concat()
-    );
+    differences
+}
+
+/// Differences of the trees to those of the bare directory, when all steps have run.
+fn differences_at_last(top: &Path, steps: &[&'static Step]) -> Vec<String> {
+    let difference = |step: &&'static Step| {
+        let bare = &bare()[step.name].at_last;
+        first_difference("trees below", step.name, bare, &tree_of(step, top))
+    };
+    steps.iter().filter_map(difference).collect()
+}
+
+fn assert_none(differences: &[String]) {
+    let count = differences.len();
+    assert!(count == 0, "{count} differences\n{}", differences.concat());
 }
 
 /// The operations that a trace shows.
@@ -228,21 +282,26 @@ fn left_out(seen: &HashSet<OpKind>) -> Vec<&'static str> {
         .collect()
 }
 
-/// Mounts, compares, unmounts; then SOURCE itself must be what the bare twin is. Gives the operations.
-fn compare_with_mount(args: &[&str], steps: &[&Step]) -> HashSet<OpKind> {
+/// Mounts, compares, unmounts; then SOURCE itself must be what the bare twin is. Gives the operations and
+/// the differences.
+fn compare_with_mount(
+    row: &str,
+    options: &[&str],
+    steps: &[&'static Step],
+) -> (HashSet<OpKind>, Vec<String>) {
+    let args: Vec<&str> = row.split_whitespace().chain(options.to_vec()).collect();
+    // Shown where the test fails.
+    eprintln!("with {}", args.join(" "));
     let scratch = scratch();
-    let mounted = Mounted::new(scratch.path(), "twin", args);
-    let bare = scratch.path().join("bare");
-    fs::create_dir(&bare).unwrap();
-    compare(&bare, mounted.view(), steps);
+    let mounted = Mounted::new(scratch.path(), "twin", &args);
+    let mut found = differences(mounted.view(), steps);
     let trace = mounted.finish();
-    let source = scratch.path().join("twin.source");
-    for step in steps {
-        let tree = |top: &Path| tree::lines(&top.join(step.name));
-        let difference = first_difference("trees below", step.name, &tree(&bare), &tree(&source));
-        assert!(difference.is_none(), "{}", difference.unwrap_or_default());
-    }
-    ops_in(&trace)
+    found.extend(differences_at_last(
+        &scratch.path().join("twin.source"),
+        steps,
+    ));
+    let with = |difference| format!("with {}: {difference}", args.join(" "));
+    (ops_in(&trace), found.into_iter().map(with).collect())
 }
 
 #[test]
@@ -266,11 +325,10 @@ fn the_table_names_every_operation() {
 #[test]
 fn two_bare_directories_answer_alike() {
     let scratch = scratch();
-    let sides = ["one", "two"].map(|name| scratch.path().join(name));
-    for side in &sides {
-        fs::create_dir(side).unwrap();
-    }
-    compare(&sides[0], &sides[1], &steps().collect::<Vec<_>>());
+    let all: Vec<&Step> = steps().collect();
+    let mut found = differences(scratch.path(), &all);
+    found.extend(differences_at_last(scratch.path(), &all));
+    assert_none(&found);
 }
 
 #[test]
@@ -299,27 +357,32 @@ fn the_comparison_sees_differences() {
 
 #[test]
 fn every_operation_answers_through_the_view_as_on_the_bare_directory() {
-    let all: Vec<&Step> = steps().collect();
-    let options: &[&str] = if is_root() {
+    let for_all: &[&str] = if is_root() {
         &["-o", "allow_other,default_permissions,suid,dev"]
     } else {
         &[]
     };
-    let mut seen = compare_with_mount(options, &all);
-    if std::env::var_os("IOLENS_TWIN").is_some() {
-        return;
+    let (rows, asked) = rows();
+    let all: Vec<&Step> = steps().collect();
+    let quick = || steps().filter(|step| asked || !step.is_slow);
+    // Those that work with the owner alone, on a mount with no options.
+    let own: Vec<&Step> = quick().filter(|step| !step.needs_root).collect();
+    let mut differences = Vec::new();
+    for row in rows {
+        if row != DEFAULT && !asked {
+            let quick: Vec<&Step> = quick().collect();
+            differences.extend(compare_with_mount(row, for_all, &quick).1);
+            continue;
+        }
+        let (mut seen, found) = compare_with_mount(row, for_all, &all);
+        // With default_permissions the kernel answers access(2) itself.
+        let (seen_by_owner, found_by_owner) = compare_with_mount(row, &[], &own);
+        differences.extend(found.into_iter().chain(found_by_owner));
+        seen.extend(seen_by_owner);
+        let left_out = left_out(&seen);
+        if !is_narrowed() && !left_out.is_empty() {
+            differences.push(format!("with {row}: not in the trace: {left_out:?}\n"));
+        }
     }
-    // With default_permissions the kernel answers access(2) itself.
-    seen.extend(ops_without_default_permissions());
-    assert_eq!(
-        left_out(&seen),
-        [""; 0],
-        "operations that the trace does not show"
-    );
-}
-
-/// The table again, as far as it works with the owner alone, on a mount with no options at all.
-fn ops_without_default_permissions() -> HashSet<OpKind> {
-    let own: Vec<&Step> = steps().filter(|s| !s.needs_root).collect();
-    compare_with_mount(&[], &own)
+    assert_none(&differences);
 }

@@ -21,7 +21,8 @@ pub(crate) const STEPS: &[Step] = &[
         "thousands of names, in small pieces",
         &[OpKind::Readdir, OpKind::Releasedir],
         many,
-    ),
+    )
+    .slow(),
     Step::new(
         "a remembered position leads back",
         &[OpKind::Readdir],
@@ -36,7 +37,8 @@ pub(crate) const STEPS: &[Step] = &[
         "deleting while listing deletes all",
         &[OpKind::Readdir, OpKind::Unlink],
         deleting,
-    ),
+    )
+    .slow(),
     Step::new(
         "a directory removed while open is empty",
         &[OpKind::Rmdir, OpKind::Opendir],

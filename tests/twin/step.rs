@@ -11,6 +11,8 @@ pub(crate) struct Step {
     pub(crate) ops: &'static [OpKind],
     /// Whether it only means something to root (it switches users, makes devices, ...).
     pub(crate) needs_root: bool,
+    /// Whether it takes seconds, and touches no file's data.
+    pub(crate) is_slow: bool,
     pub(crate) run: fn(&mut Side),
 }
 
@@ -24,6 +26,7 @@ impl Step {
             name,
             ops,
             needs_root: false,
+            is_slow: false,
             run,
         }
     }
@@ -31,6 +34,13 @@ impl Step {
     pub(crate) const fn for_root(self) -> Step {
         Step {
             needs_root: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn slow(self) -> Step {
+        Step {
+            is_slow: true,
             ..self
         }
     }
