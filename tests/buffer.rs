@@ -13,10 +13,14 @@ mod appends;
 mod attrs;
 #[path = "buffer/call.rs"]
 mod call;
+#[path = "buffer/delayed.rs"]
+mod delayed;
 #[path = "buffer/dying.rs"]
 mod dying;
 #[path = "buffer/figures.rs"]
 mod figures;
+#[path = "buffer/held.rs"]
+mod held;
 #[path = "buffer/load.rs"]
 mod load;
 #[path = "buffer/maps.rs"]

@@ -1,0 +1,149 @@
+//! Answers that are delayed, because too much is dirty: they hold nothing that others need.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use iolens::event::{CacheDid, Op, OpKind, Reason};
+
+use crate::held::Held;
+use crate::support::wait_until;
+use crate::view::{View, on, pattern};
+
+/// Two threads and little may be dirty; nothing is written back for another reason.
+const FEW: &[&str] = &[
+    "--policy",
+    "write-back",
+    "--dirty-limit",
+    "1MiB",
+    "--dirty-age",
+    "never",
+    "--on-close",
+    "keep",
+    "--threads",
+    "2",
+];
+
+/// More than all threads of a server with two: these, one that receives, and 64 workers
+/// (`fuse/dispatch.rs`).
+const WRITERS: usize = 200;
+const WRITE: usize = 4096;
+
+/// Rounds of everything that others do.
+const ROUNDS: usize = 20;
+
+/// No answer takes so long, however busy the machine; what waits for SOURCE waits for ever.
+const RESPONSIVE: Duration = Duration::from_secs(20);
+
+/// What nobody else's writes may hold up: all that reads, and all that changes names.
+fn use_others(v: &View, round: usize) {
+    v.shows("other", b"not written");
+    let names = fs::read_dir(v.path("")).unwrap().count();
+    assert!(names > WRITERS, "{names}");
+    let dir = format!("d{round}");
+    fs::create_dir(v.path(&dir)).unwrap();
+    let name = format!("{dir}/new");
+    drop(v.create(&name));
+    fs::rename(v.path(&name), v.path("moved")).unwrap();
+    assert!(v.path("moved").exists() && !v.path(&name).exists());
+    fs::remove_file(v.path("moved")).unwrap();
+    let large = v.open("large", libc::O_RDONLY);
+    let mut piece = [0; WRITE];
+    // Not in the buffer yet.
+    large
+        .read_exact_at(&mut piece, (round << 16) as u64)
+        .unwrap();
+    large.sync_all().unwrap();
+}
+
+/// Files that are open, one for each writer, and one that SOURCE does not take while the result lives.
+fn prepare(v: &View) -> (Vec<File>, File, Held) {
+    v.given("other", b"not written");
+    v.given("large", &pattern(ROUNDS << 16, 1));
+    v.given("held", b"");
+    let files = (0..WRITERS).map(|i| v.create(&format!("f{i}"))).collect();
+    let held = Held::new(&v.below("held"));
+    (files, v.open("held", libc::O_RDWR), held)
+}
+
+/// Runs `look` in a thread of its own, then `release`. Fails if `look` has not ended in time.
+fn responds(look: impl FnOnce() + Send, release: impl FnOnce()) {
+    thread::scope(|scope| {
+        let (done, told) = channel();
+        let looking = scope.spawn(move || {
+            look();
+            let _ = done.send(());
+        });
+        let told = told.recv_timeout(RESPONSIVE);
+        release();
+        let looked = looking.join();
+        assert_ne!(told, Err(RecvTimeoutError::Timeout), "others had to wait");
+        looked.unwrap();
+    });
+}
+
+fn waited(op: &Op) -> bool {
+    let wait = |did: &CacheDid| {
+        matches!(
+            did,
+            CacheDid::Wait {
+                reason: Reason::DirtyLimit,
+                ..
+            }
+        )
+    };
+    op.cache.iter().any(wait)
+}
+
+#[test]
+fn delayed_answers_hold_no_thread_that_others_need() {
+    let trace = on(FEW, |v| {
+        let (files, first, held) = prepare(v);
+        let answered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            // More than half of the limit: the writeback thread begins with this file, and stays there.
+            first.write_all_at(&pattern(600 << 10, 2), 0).unwrap();
+            // Beyond the limit: from here on every write has to wait.
+            let (first, answered) = (&first, &answered);
+            scope.spawn(move || {
+                first
+                    .write_all_at(&pattern(600 << 10, 3), 600 << 10)
+                    .unwrap();
+                answered.fetch_add(1, Ordering::SeqCst);
+            });
+            wait_until("the limit to be reached", || {
+                v.stat("held").len() == 1200 << 10
+            });
+            for (i, file) in files.iter().enumerate() {
+                scope.spawn(move || {
+                    file.write_all_at(&pattern(WRITE, i as u64), 0).unwrap();
+                    answered.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            let look = || {
+                for i in 0..WRITERS {
+                    let name = format!("f{i}");
+                    wait_until("a write to be buffered", || {
+                        v.stat(&name).len() == WRITE as u64
+                    });
+                    v.shows(&name, &pattern(WRITE, i as u64));
+                }
+                (0..ROUNDS).for_each(|round| use_others(v, round));
+                assert_eq!(
+                    answered.load(Ordering::SeqCst),
+                    0,
+                    "writes were not delayed"
+                );
+            };
+            responds(look, || drop(held));
+        });
+    });
+    let delayed = trace
+        .ops()
+        .filter(|op| op.op == OpKind::Write && waited(op));
+    assert_eq!(delayed.count(), 1 + WRITERS);
+    assert!(trace.all_writebacks().all(|w| !w.conflict));
+}
