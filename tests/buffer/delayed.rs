@@ -1,15 +1,18 @@
 //! Answers that are delayed, because too much is dirty: they hold nothing that others need.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use iolens::event::{CacheDid, Op, OpKind, Reason};
+use nix::mount::{MsFlags, mount};
 
 use crate::held::Held;
+use crate::maps::Map;
 use crate::support::wait_until;
 use crate::view::{View, on, pattern};
 
@@ -146,4 +149,96 @@ fn delayed_answers_hold_no_thread_that_others_need() {
         .filter(|op| op.op == OpKind::Write && waited(op));
     assert_eq!(delayed.count(), 1 + WRITERS);
     assert!(trace.all_writebacks().all(|w| !w.conflict));
+}
+
+/// Pages that a mapping has changed, no two of them neighbours: so many requests, in the background. The kernel
+/// has 64 of these under way (`BACKGROUND_MAX` in `fuse.rs`), and a page fault is one too.
+const PAGES: usize = 200;
+
+/// Where the kernel tells of its connections to servers (Documentation/filesystems/fuse.rst), in a bare
+/// directory.
+fn connections(v: &View) -> PathBuf {
+    let dir = v.bare("connections");
+    fs::create_dir(&dir).unwrap();
+    let none = None::<&str>;
+    mount(none, &dir, Some("fusectl"), MsFlags::empty(), none).unwrap();
+    dir.join(libc::minor(v.stat("").dev()).to_string())
+}
+
+#[test]
+fn delayed_pages_of_a_mapping_do_not_keep_page_faults_of_other_files_waiting() {
+    const SIZE: usize = PAGES * 2 * WRITE;
+    on(FEW, |v| {
+        v.given("mapped", &[b'm'; SIZE]);
+        v.given("faults", &pattern(SIZE, 9));
+        let map = Map::new(&v.open("mapped", libc::O_RDWR), SIZE);
+        let other = Map::new(&v.open("faults", libc::O_RDWR), SIZE);
+        for page in 0..PAGES {
+            map.set(page * 2 * WRITE, b"x");
+        }
+        let (_files, first, held) = prepare(v);
+        let waiting = connections(v).join("waiting");
+        let requests = || -> usize {
+            let count = fs::read_to_string(&waiting).unwrap();
+            count.trim().parse().unwrap()
+        };
+        thread::scope(|scope| {
+            first.write_all_at(&pattern(600 << 10, 2), 0).unwrap();
+            let first = &first;
+            scope.spawn(move || {
+                first
+                    .write_all_at(&pattern(600 << 10, 3), 600 << 10)
+                    .unwrap();
+            });
+            wait_until("the limit to be reached", || {
+                v.stat("held").len() == 1200 << 10
+            });
+            let syncing = scope.spawn(|| map.sync());
+            let look = || {
+                // All are there, or all are answered.
+                wait_until("pages to be written", || {
+                    syncing.is_finished() || requests() > PAGES
+                });
+                let page = SIZE / 2..SIZE / 2 + 10;
+                assert_eq!(other.get(page.clone()), pattern(SIZE, 9)[page]);
+                use_others(v, 0);
+            };
+            responds(look, || drop(held));
+        });
+    });
+}
+
+#[test]
+fn writes_that_are_too_much_even_to_be_buffered_hold_no_thread_that_others_need() {
+    const LARGE: usize = 1 << 20;
+    on(FEW, |v| {
+        v.given("other", b"not written");
+        v.given("large", &pattern(ROUNDS << 16, 1));
+        for i in 0..WRITERS {
+            v.given(&format!("f{i}"), b"");
+        }
+        fs::write(v.below("held"), vec![b'h'; WRITERS * LARGE]).unwrap();
+        let held = Held::new(&v.below("held"));
+        let file = v.open("held", libc::O_RDWR);
+        let started = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for i in 0..WRITERS {
+                let (file, started) = (&file, &started);
+                scope.spawn(move || {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    file.write_all_at(&[b'w'; LARGE], (i * LARGE) as u64)
+                        .unwrap();
+                });
+            }
+            let look = || {
+                wait_until("all writers", || started.load(Ordering::SeqCst) == WRITERS);
+                // Several times what it takes until nobody is served any more.
+                for round in 0..10 * ROUNDS {
+                    use_others(v, round % ROUNDS);
+                    fs::remove_dir(v.path(&format!("d{}", round % ROUNDS))).unwrap();
+                }
+            };
+            responds(look, || drop(held));
+        });
+    });
 }

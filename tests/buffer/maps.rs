@@ -11,13 +11,13 @@ use crate::call::{fallocate, fd, fork};
 use crate::view::{all_of, each, pattern, same};
 
 /// A shared mapping, read and written bytewise as others do the same.
-struct Map {
+pub(crate) struct Map {
     start: NonNull<u8>,
     size: usize,
 }
 
 impl Map {
-    fn new(file: &File, size: usize) -> Map {
+    pub(crate) fn new(file: &File, size: usize) -> Map {
         let (null, prot) = (std::ptr::null_mut(), PROT_READ | PROT_WRITE);
         // SAFETY: a new mapping, wherever the kernel likes.
         let start = unsafe { libc::mmap(null, size, prot, MAP_SHARED, fd(file), 0) };
@@ -28,7 +28,7 @@ impl Map {
         }
     }
 
-    fn get(&self, range: std::ops::Range<usize>) -> Vec<u8> {
+    pub(crate) fn get(&self, range: std::ops::Range<usize>) -> Vec<u8> {
         assert!(range.end <= self.size);
         // SAFETY: inside the mapping; volatile, as others change it.
         range
@@ -36,7 +36,7 @@ impl Map {
             .collect()
     }
 
-    fn set(&self, offset: usize, data: &[u8]) {
+    pub(crate) fn set(&self, offset: usize, data: &[u8]) {
         assert!(offset + data.len() <= self.size);
         for (i, &byte) in (offset..).zip(data) {
             // SAFETY: inside the mapping, which is writable.
@@ -44,12 +44,15 @@ impl Map {
         }
     }
 
-    fn sync(&self) {
+    pub(crate) fn sync(&self) {
         // SAFETY: the mapping's own range.
         let synced = unsafe { libc::msync(self.start.as_ptr().cast(), self.size, libc::MS_SYNC) };
         assert_eq!(synced, 0, "msync: {}", Errno::last());
     }
 }
+
+// SAFETY: the memory is shared with other processes anyhow; each access is volatile, of one byte.
+unsafe impl Sync for Map {}
 
 impl Drop for Map {
     fn drop(&mut self) {
