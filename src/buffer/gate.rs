@@ -1,7 +1,7 @@
 //! Where writers wait while too much is dirty. What waits is the answer, not a thread: a writer's bytes
 //! are buffered already, and whoever brings what is dirty below the limit sends the answers.
 
-use std::collections::VecDeque;
+use std::collections::HashSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -9,10 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::lock;
 use crate::event::Reason;
-
-/// What may be dirty beyond the limit, bytes: one request of 1 MiB of each of 64 threads that write at
-/// once. More can come only from threads that do not wait for their answers.
-const BEYOND: u64 = 64 << 20;
+use crate::types::Tid;
 
 /// What is called when the wait is over.
 type Wake = Box<dyn FnOnce() + Send>;
@@ -31,7 +28,14 @@ pub struct Gate {
     limit: Dirt,
     /// Nothing can be written back: waiting would help nobody.
     stuck: AtomicBool,
-    waiting: Mutex<VecDeque<Wake>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The answers that are held back, and the threads that they are for.
+#[derive(Default)]
+struct Waiting {
+    wakes: Vec<Wake>,
+    threads: HashSet<Tid>,
 }
 
 impl fmt::Debug for Gate {
@@ -107,11 +111,16 @@ impl Gate {
         dirt.bytes > self.limit.bytes / part || dirt.blocks > self.limit.blocks / part
     }
 
-    /// Whether so much is dirty that a further request is not even buffered, or anything above the limit
-    /// while nothing can be written back.
+    /// Whether nothing more is buffered: above the limit, while nothing can be written back.
     pub(super) fn is_full(&self) -> bool {
-        self.dirty_bytes() > self.limit.bytes.saturating_add(BEYOND)
-            || (self.is_over() && self.stuck.load(Ordering::SeqCst))
+        self.is_over() && self.stuck.load(Ordering::SeqCst)
+    }
+
+    /// Whether an answer for this thread is held back. If it asks for more all the same, it does not wait for its
+    /// answers (io_submit), and would fill the buffer.
+    #[must_use]
+    pub fn holds(&self, thread: Tid) -> bool {
+        self.is_over() && lock(&self.waiting).threads.contains(&thread)
     }
 
     /// What is dirty of a file has changed. Where it has become less, this may send answers: then the
@@ -137,9 +146,13 @@ impl Gate {
         self.open_if_due();
     }
 
-    /// Calls `wake` when the gate is open: at once, or later from the thread that opens it.
-    pub fn wait(&self, wake: Wake) {
-        lock(&self.waiting).push_back(wake);
+    /// Calls `wake`, which answers `thread`, when the gate is open: at once, or later from the thread that opens
+    /// it.
+    pub fn wait(&self, thread: Tid, wake: Wake) {
+        let mut waiting = lock(&self.waiting);
+        waiting.wakes.push(wake);
+        waiting.threads.insert(thread);
+        drop(waiting);
         // It may have opened since the caller looked.
         self.open_if_due();
     }
@@ -149,7 +162,7 @@ impl Gate {
             return;
         }
         let due = std::mem::take(&mut *lock(&self.waiting));
-        for wake in due {
+        for wake in due.wakes {
             // One answer that cannot be given is not to keep back the others.
             if catch_unwind(AssertUnwindSafe(wake)).is_err() {
                 log::error!("a bug in iolens: an answer that had waited panicked");
@@ -180,16 +193,19 @@ mod tests {
             })
         };
         gate.change(dirt(0, 0), dirt(100, 1));
-        gate.wait(wake(&woken));
+        gate.wait(Tid(7), wake(&woken));
         assert_eq!(woken.load(Ordering::SeqCst), 1, "at the limit nobody waits");
+        assert!(!gate.holds(Tid(7)));
         gate.change(dirt(0, 0), dirt(1, 0));
-        gate.wait(wake(&woken));
-        gate.wait(wake(&woken));
+        gate.wait(Tid(7), wake(&woken));
+        gate.wait(Tid(7), wake(&woken));
         assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(gate.holds(Tid(7)) && !gate.holds(Tid(8)));
         gate.change(dirt(1, 0), dirt(0, 0));
+        assert!(!gate.holds(Tid(7)));
         assert_eq!(woken.load(Ordering::SeqCst), 3);
         gate.change(dirt(0, 0), dirt(50, 0));
-        gate.wait(wake(&woken));
+        gate.wait(Tid(7), wake(&woken));
         gate.set_stuck(true);
         assert_eq!(woken.load(Ordering::SeqCst), 4);
         assert!(gate.is_full() && gate.closed().is_none());
@@ -218,11 +234,14 @@ mod tests {
             blocks: 1,
         };
         gate.change(Dirt::default(), more);
-        gate.wait(Box::new(|| panic!("of this test")));
+        gate.wait(Tid(7), Box::new(|| panic!("of this test")));
         let count = woken.clone();
-        gate.wait(Box::new(move || {
-            count.fetch_add(1, Ordering::SeqCst);
-        }));
+        gate.wait(
+            Tid(7),
+            Box::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }),
+        );
         gate.change(more, Dirt::default());
         assert_eq!(woken.load(Ordering::SeqCst), 1);
     }

@@ -250,11 +250,12 @@ impl Served {
             quiet: vec![Tid(prober)],
             buffer: plan.buffer,
         };
-        let server = Server::start(device, config, plan.recording)?;
-        signals::listen(server.sender(), server.abandon())?;
-        // Only a client that wants to wait needs it; a name that is taken is no reason to fail.
+        // Before anybody can use the view, and so before anybody can ask to have it unmounted. Only a client that
+        // wants to wait needs it; a name that is taken is no reason to fail.
         let control = Control::listen(mounted.dev);
         let control = control.map_err(|problem| log::warn!("{problem}")).ok();
+        let server = Server::start(device, config, plan.recording)?;
+        signals::listen(server.sender(), server.abandon())?;
         // From here on it goes when somebody says so.
         mounted.armed = false;
         Ok(Served {

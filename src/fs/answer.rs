@@ -9,7 +9,7 @@ use crate::buffer::Gate;
 use crate::error::Errno;
 use crate::event::Reason;
 use crate::sys::SysResult;
-use crate::types::Nanos;
+use crate::types::{Nanos, Tid};
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Promise<T> {
 /// The operation that waits.
 pub(super) struct Wait {
     pub(super) note: Note,
+    /// Who waits with it.
+    pub(super) thread: Tid,
     /// When its work was done.
     pub(super) since: Nanos,
     pub(super) reason: Reason,
@@ -45,16 +47,19 @@ impl<T: Send + 'static> Promise<T> {
     /// Calls `answer` when the time has come: at once, or later from another thread.
     pub fn then(self, answer: impl FnOnce(SysResult<T>) + Send + 'static) {
         let Promise { value, wait, gate } = self;
-        gate.wait(Box::new(move || {
+        let thread = wait.thread;
+        let wake = move || {
             let Wait {
                 mut note,
                 since,
                 reason,
+                ..
             } = wait;
             note.waited(since, reason);
             note.finish(&value);
             answer(value);
-        }));
+        };
+        gate.wait(thread, Box::new(wake));
     }
 }
 

@@ -193,6 +193,7 @@ impl Observer {
             Some((gate, reason)) if result.is_ok() => {
                 let wait = Wait {
                     note,
+                    thread: call.tid,
                     since: self.now(),
                     reason,
                 };

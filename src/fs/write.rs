@@ -97,14 +97,26 @@ impl Fs {
         };
         let on = On::Handle(&handle);
         self.observer
-            .op_that_may_wait(OpKind::Write, call, on, work, || self.waits(went.get()))
+            .op_that_may_wait(OpKind::Write, call, on, work, || {
+                self.waits(went.get(), how.from)
+            })
     }
 
-    /// Where a writer has to wait now: one that has put something into the buffer.
-    fn waits(&self, went: Went) -> Option<(Arc<Gate>, Reason)> {
-        let files = self.files.as_ref().filter(|_| went == Went::IntoBuffer)?;
-        let gate = files.buffers().gate();
+    /// Where a writer has to wait now: one that has put something into the buffer. Not for the pages of a mapping:
+    /// the kernel writes 64 of them at a time, and as long as these wait it brings in no page of any file
+    /// (fs/fuse/dev.c flush_bg_queue()).
+    fn waits(&self, went: Went, from: WriteFrom) -> Option<(Arc<Gate>, Reason)> {
+        if went == Went::Past || from == WriteFrom::Mapping {
+            return None;
+        }
+        let gate = self.files.as_ref()?.buffers().gate();
         gate.closed().map(|reason| (Arc::clone(gate), reason))
+    }
+
+    /// Whether a writer has not waited for its last answer.
+    fn is_ahead(&self, call: &Call) -> bool {
+        let files = self.files.as_ref();
+        files.is_some_and(|files| files.buffers().gate().holds(call.tid))
     }
 
     fn write_buffered(
@@ -120,6 +132,7 @@ impl Fs {
         let mut did = Did::new();
         let reason = match self.goes_through(handle, buffer, (place, data), how)? {
             Some(reason) => reason,
+            None if self.is_ahead(call) => Reason::Memory,
             None => match buffer.write(&by, &mut did, &handle.backing, place, data)? {
                 Some(put) => {
                     note.did(did);

@@ -77,9 +77,12 @@ fn nobody_waits_for_a_disk_that_takes_nothing() {
     assert!(bench.buffers.gate().closed().is_some());
     let woken = Arc::new(AtomicU64::new(0));
     let counter = woken.clone();
-    bench.buffers.gate().wait(Box::new(move || {
-        counter.fetch_add(1, Ordering::SeqCst);
-    }));
+    bench.buffers.gate().wait(
+        crate::types::Tid(7),
+        Box::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }),
+    );
     assert_eq!(woken.load(Ordering::SeqCst), 0);
     bench.buffers.flush();
     assert_eq!(
