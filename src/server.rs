@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::buffer::Drained;
 use crate::event::OwnCause;
 use crate::mount::Problem;
+use crate::sys;
 use crate::trace::{FooterFacts, Recorder};
 use record::Recording;
 use view::{View, ViewConfig};
@@ -81,6 +82,7 @@ impl Server {
         config: ViewConfig,
         recording: Recording,
     ) -> Result<Server, Problem> {
+        sys::share_heaps();
         let started = record::start(recording, &config)?;
         let hidden = started.id;
         let view = View::start(device, config, Arc::clone(&started.recorder), hidden)?;

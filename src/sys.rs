@@ -27,7 +27,7 @@ pub use path::{
     make_symlink, open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size,
     set_times, stat, statfs, unlink,
 };
-pub use proc::{lift_file_size_limit, raise_descriptor_limit};
+pub use proc::{lift_file_size_limit, raise_descriptor_limit, share_heaps};
 pub use vectored::{Written, read_vectored_at, write_vectored_at};
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 

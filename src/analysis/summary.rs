@@ -1,5 +1,6 @@
 //! A short account of a run: per file how often and how much, and all in all.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::event::{ByteText, Event, Op, OpKind};
@@ -28,11 +29,18 @@ pub struct Tally {
     pub time: Nanos,
 }
 
-/// Files and totals of one trace. Memory grows with the number of distinct paths.
+/// Files kept at a time, some 300 bytes each. Past it the half with the fewest bytes is let go of, so that a tree
+/// of any size can be recorded in bounded memory.
+const FILES_MAX: usize = 8192;
+
+/// Files and totals of one trace. The totals are exact. So are the files, unless there were more than can be
+/// kept: then a file that was let go of begins anew when it is used again.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// By the path at the time.
     files: HashMap<ByteText, Tally>,
+    /// Whether files had to be let go of.
+    pub crowded: bool,
     /// All operations, also those without a path.
     pub total: Tally,
     /// Events that the trace lost.
@@ -66,7 +74,28 @@ impl Summary {
                 path_b64: op.path_b64.clone(),
             };
             self.files.entry(name).or_default().add(op);
+            if self.files.len() > FILES_MAX {
+                self.let_go();
+            }
         }
+    }
+
+    fn let_go(&mut self) {
+        let mut ranks: Vec<_> = self.files.values().map(Tally::rank).collect();
+        let (_, median, larger) = ranks.select_nth_unstable(FILES_MAX / 2);
+        let median = *median;
+        // Of those that are as large as the median, as many as there is room for.
+        let mut room = FILES_MAX / 2 - larger.iter().filter(|rank| **rank > median).count();
+        self.files
+            .retain(|_, tally| match tally.rank().cmp(&median) {
+                Ordering::Greater => true,
+                Ordering::Equal if room > 0 => {
+                    room -= 1;
+                    true
+                }
+                Ordering::Equal | Ordering::Less => false,
+            });
+        self.crowded = true;
     }
 
     /// Files whose data was used, most bytes first, then the longest time.
@@ -75,9 +104,8 @@ impl Summary {
         let used = |tally: &Tally| tally.opens + tally.reads + tally.writes + tally.errors > 0;
         let mut files: Vec<_> = self.files.iter().filter(|(_, tally)| used(tally)).collect();
         files.sort_by(|(a_path, a), (b_path, b)| {
-            let rank = |tally: &Tally| (tally.read_bytes + tally.write_bytes, tally.time);
-            rank(b)
-                .cmp(&rank(a))
+            b.rank()
+                .cmp(&a.rank())
                 .then_with(|| a_path.path.cmp(&b_path.path))
         });
         files
@@ -85,6 +113,12 @@ impl Summary {
 }
 
 impl Tally {
+    /// Most bytes first, then the longest time.
+    fn rank(&self) -> (u64, Nanos) {
+        let bytes = self.read_bytes.saturating_add(self.write_bytes);
+        (bytes, self.time)
+    }
+
     fn add(&mut self, op: &Op) {
         let bytes = op.ret.unwrap_or_default();
         self.ops += 1;
@@ -164,5 +198,28 @@ mod tests {
         );
         assert_eq!(big.time, Nanos(40));
         assert_eq!((summary.total.ops, summary.total.errors), (8, 1));
+    }
+
+    #[test]
+    fn of_very_many_files_the_largest_are_kept_and_the_totals_are_exact() {
+        let mut summary = Summary::default();
+        let count = 10 * FILES_MAX as u64;
+        for n in 0..count {
+            // The largest come in the middle.
+            let bytes = if n.abs_diff(count / 2) < 5 {
+                1 << 20
+            } else {
+                n % 100
+            };
+            summary.push(&op(OpKind::Write, &format!("f{n}"), Some(bytes)));
+            assert!(summary.files.len() <= FILES_MAX);
+        }
+        assert!(summary.crowded);
+        assert_eq!(summary.total.writes, count);
+        let files = summary.files();
+        let largest = files
+            .iter()
+            .filter(|(_, tally)| tally.write_bytes == 1 << 20);
+        assert_eq!(largest.count(), 9);
     }
 }

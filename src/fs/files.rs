@@ -16,12 +16,12 @@ use crate::cache::{Remembered, SetMtime};
 use crate::sys::{self, Stat, SysResult};
 use crate::types::NodeId;
 
-/// Releases between two cleanings: so many files may be kept of which nothing is buffered any more.
+/// Releases between two cleanings, at most: so many files may be kept of which nothing is buffered any more.
 const IDLE_MAX: usize = 4096;
 
 /// Blocks for each file that is kept, at least: what is kept of a file beside its blocks takes about a
-/// tenth of one.
-const BLOCKS_FOR_FILE: usize = 4;
+/// seventh of one.
+const BLOCKS_FOR_FILE: usize = 8;
 
 /// All of them.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Files {
     known: DashMap<NodeId, Kept>,
     /// How many have a buffer.
     buffered: AtomicUsize,
+    /// How many should, at most.
+    most: usize,
     since_cleaning: AtomicUsize,
 }
 
@@ -52,6 +54,7 @@ impl Kept {
 impl Files {
     pub(super) fn new(buffers: Arc<Buffers>) -> Files {
         Files {
+            most: buffers.block_count() / BLOCKS_FOR_FILE,
             buffers,
             known: DashMap::new(),
             buffered: AtomicUsize::new(0),
@@ -124,7 +127,8 @@ impl Files {
         if !file.has_blocks() {
             self.let_go(inode.node);
         }
-        if self.since_cleaning.fetch_add(1, Ordering::Relaxed) > IDLE_MAX {
+        let pause = (self.most / 4).clamp(64, IDLE_MAX);
+        if self.since_cleaning.fetch_add(1, Ordering::Relaxed) > pause {
             self.since_cleaning.store(0, Ordering::Relaxed);
             self.clean();
         }
@@ -135,8 +139,8 @@ impl Files {
     /// evicted until there are not.
     fn clean(&self) {
         self.let_go_of_empty();
-        let most = self.buffers.block_count() / BLOCKS_FOR_FILE;
-        let excess = self.buffered.load(Ordering::Relaxed).saturating_sub(most);
+        let kept = self.buffered.load(Ordering::Relaxed);
+        let excess = kept.saturating_sub(self.most);
         if excess > 0 {
             self.buffers.evict_some(excess);
             self.let_go_of_empty();

@@ -41,7 +41,8 @@ const TURNS_MAX: usize = 64;
 struct Identity {
     dev: u64,
     ino: u64,
-    btime: Option<(i64, u32)>,
+    /// Birth time, nanoseconds in two's complement; 0 where there is none.
+    btime: u64,
 }
 
 /// An open `O_PATH` descriptor that is counted while it lives.
@@ -157,7 +158,7 @@ impl Inodes {
             identity: Identity {
                 dev: stat.dev,
                 ino: stat.ino,
-                btime: None,
+                btime: 0,
             },
             file_type: libc::S_IFDIR,
             fd: Mutex::new(Some(Arc::new(PathFd {
@@ -273,7 +274,12 @@ impl Inodes {
         Identity {
             dev: stat.dev,
             ino: stat.ino,
-            btime,
+            btime: btime.map_or(0, |(sec, nsec)| {
+                let nanos = sec
+                    .wrapping_mul(1_000_000_000)
+                    .wrapping_add(i64::from(nsec));
+                nanos.cast_unsigned()
+            }),
         }
     }
 

@@ -49,13 +49,41 @@ impl Link {
 /// Where an inode is to be found, most recently used name last.
 #[derive(Debug, Default)]
 pub struct Names {
-    links: Mutex<Vec<Arc<Link>>>,
+    links: Mutex<Links>,
+}
+
+/// Most files have one name: there may be an inode for each file of a large tree.
+#[derive(Clone, Debug, Default)]
+enum Links {
+    #[default]
+    None,
+    One(Arc<Link>),
+    Many(Vec<Arc<Link>>),
+}
+
+impl Links {
+    fn as_slice(&self) -> &[Arc<Link>] {
+        match self {
+            Links::None => &[],
+            Links::One(link) => std::slice::from_ref(link),
+            Links::Many(links) => links,
+        }
+    }
+}
+
+impl From<Vec<Arc<Link>>> for Links {
+    fn from(mut links: Vec<Arc<Link>>) -> Links {
+        match links.len() {
+            0 | 1 => links.pop().map_or(Links::None, Links::One),
+            _ => Links::Many(links),
+        }
+    }
 }
 
 impl Names {
     /// The names that still exist as far as is known, most recently used first.
     pub fn alive(&self) -> impl Iterator<Item = Arc<Link>> + use<> {
-        let links = lock(&self.links).clone();
+        let links = lock(&self.links).as_slice().to_vec();
         links.into_iter().rev().filter(|link| !link.last().gone)
     }
 
@@ -64,16 +92,22 @@ impl Names {
     pub fn latest(&self) -> Option<Arc<Link>> {
         self.alive()
             .next()
-            .or_else(|| lock(&self.links).last().cloned())
+            .or_else(|| lock(&self.links).as_slice().last().cloned())
     }
 
     /// Records that `name` in `parent` leads here.
     pub fn note(&self, parent: &Arc<Inode>, name: &OsStr) -> Arc<Link> {
-        let mut links = lock(&self.links);
+        let mut kept = lock(&self.links);
+        let known = kept.as_slice().last().filter(|link| link.is(parent, name));
+        if let Some(link) = known {
+            return link.clone();
+        }
+        let mut links = kept.as_slice().to_vec();
         if let Some(at) = links.iter().position(|link| link.is(parent, name)) {
-            let last = links.len() - 1;
-            links.swap(at, last);
-            return links[last].clone();
+            let link = links.remove(at);
+            links.push(link.clone());
+            *kept = links.into();
+            return link;
         }
         links.retain(|link| !link.last().gone);
         if links.len() == NAMES_MAX {
@@ -88,6 +122,7 @@ impl Names {
             place: Mutex::new(place),
         });
         links.push(link.clone());
+        *kept = links.into();
         link
     }
 
@@ -95,8 +130,8 @@ impl Names {
     pub fn note_only(&self, parent: &Arc<Inode>, name: &OsStr) -> Arc<Link> {
         let link = self.note(parent, name);
         let mut links = lock(&self.links);
-        if links.len() > 1 {
-            links.retain(|other| Arc::ptr_eq(other, &link));
+        if links.as_slice().len() > 1 {
+            *links = Links::One(link.clone());
             CHANGES.fetch_add(1, Ordering::Release);
         }
         drop(links);
@@ -118,7 +153,7 @@ impl Names {
 
     fn change(&self, parent: &Arc<Inode>, name: &OsStr, change: impl FnOnce(&mut Place)) {
         let links = lock(&self.links).clone();
-        if let Some(link) = links.iter().find(|link| link.is(parent, name)) {
+        if let Some(link) = links.as_slice().iter().find(|link| link.is(parent, name)) {
             change(&mut lock(&link.place));
             CHANGES.fetch_add(1, Ordering::Release);
         }

@@ -45,21 +45,28 @@ pub fn render(summary: &Summary, trace: Option<&Path>, layout: Layout) -> String
         rows.push((name, cells(tally), tally.errors > 0));
     }
     let total = match files.len() {
+        _ if summary.crowded => "all files".to_owned(),
         1 => "1 file".to_owned(),
         n => format!("{n} files"),
+    };
+    let more = match files.len().saturating_sub(ROWS) {
+        _ if summary.crowded => "and very many more files\n".to_owned(),
+        0 => String::new(),
+        1 => "and 1 more file\n".to_owned(),
+        n => format!("and {n} more files\n"),
     };
     rows.push((total, cells(&summary.total), summary.total.errors > 0));
     let mut out = String::new();
     if summary.total.ops == 0 {
         out.push_str("iolens: no file operation reached the view\n");
     } else {
-        table(&mut out, &rows, files.len().saturating_sub(ROWS), layout);
+        table(&mut out, &rows, &more, layout);
     }
     notes(&mut out, summary, trace);
     out
 }
 
-fn table(out: &mut String, rows: &[(String, [String; 8], bool)], more: usize, layout: Layout) {
+fn table(out: &mut String, rows: &[(String, [String; 8], bool)], more: &str, layout: Layout) {
     let widths: [usize; 8] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|(_, cells, _)| cells[column].len());
         cells.max().unwrap_or_default().max(HEAD[column].len())
@@ -83,9 +90,8 @@ fn table(out: &mut String, rows: &[(String, [String; 8], bool)], more: usize, la
     push(out, format_args!("{off}\n"));
     let last = rows.len() - 1;
     for (index, (name, cells, failed)) in rows.iter().enumerate() {
-        if index == last && more > 0 {
-            let files = if more == 1 { "file" } else { "files" };
-            push(out, format_args!("and {more} more {files}\n"));
+        if index == last {
+            out.push_str(more);
         }
         push(
             out,

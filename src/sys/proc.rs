@@ -15,6 +15,21 @@ pub fn raise_descriptor_limit() -> u64 {
     }
 }
 
+/// Heaps that threads share, at most (glibc: as many as eight for each CPU, each of which keeps what was
+/// freed in it).
+#[cfg(target_env = "gnu")]
+const HEAPS: i32 = 2;
+
+/// Keeps the server's memory together: a thread that frees what another one allocated leaves it with the
+/// other's heap (man 3 mallopt, M_ARENA_MAX). To be called before there are threads.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator, under its own lock.
+    if unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) } == 0 {
+        log::info!("the allocator keeps one heap for each thread");
+    }
+}
+
 /// Lifts the server's own file-size limit: the kernel applies the caller's (`RLIMIT_FSIZE`), and the
 /// server must not die of SIGXFSZ.
 pub fn lift_file_size_limit() {
