@@ -248,6 +248,7 @@ impl Served {
             kernel_permissions: plan.options.default_permissions,
             only_ids: None,
             quiet: vec![Tid(prober)],
+            attribution: plan.recording.attribution,
             buffer: plan.buffer,
         };
         let server = Server::start(device, config, plan.recording)?;
