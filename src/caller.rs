@@ -12,8 +12,12 @@
 //!
 //! - Of a request whose caller is blocked in a system call of its own until the answer comes, `syscall` is read
 //!   right here ([`Caller::look`]): execve(2) begins only when all other threads of its process are gone.
-//! - Of a FLUSH, of a request that may be asynchronous, and of one for the page cache, another thread reads it
-//!   ([`Caller::ask`]), and the request goes on without if that takes too long.
+//! - Of a FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a process
+//!   that was seen to have others), another thread reads it ([`Callers::ask`]), and the request goes on without if
+//!   that takes too long.
+//!
+//! What remains: a process that calls execve(2) without waiting for its very first asynchronous request, which is
+//! not O_DIRECT and which is looked at only when execve(2) has got as far as that lock, some 100 us later.
 //!
 //! Nothing here opens a path that a process says: `exe`, `cwd` and `fd` may lead back to the view.
 
@@ -82,19 +86,29 @@ pub struct Caller {
     tid: Tid,
     /// Never held while `/proc` is read.
     state: Mutex<State>,
-    kept: Arc<Kept>,
+    shared: Arc<Shared>,
 }
 
-/// How many files of `/proc` are kept open, and may be.
+/// What all callers share.
 #[derive(Debug)]
-struct Kept {
-    count: AtomicUsize,
-    max: usize,
+struct Shared {
+    /// How many files of `/proc` are kept open.
+    kept: AtomicUsize,
+    kept_max: usize,
+    /// Processes that ask for things that they do not wait for.
+    asynchronous: DashMap<Pid, ()>,
 }
 
-impl Kept {
-    fn is_full(&self) -> bool {
-        self.count.load(Ordering::Relaxed) >= self.max
+impl Shared {
+    fn keeps_enough(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) >= self.kept_max
+    }
+
+    fn note_asynchronous(&self, pid: Pid) {
+        if self.asynchronous.len() >= THREADS_MAX {
+            self.asynchronous.clear();
+        }
+        self.asynchronous.insert(pid, ());
     }
 }
 
@@ -131,7 +145,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Callers {
     known: DashMap<Tid, Arc<Caller>>,
-    kept: Arc<Kept>,
+    shared: Arc<Shared>,
     aside: Aside,
 }
 
@@ -139,13 +153,14 @@ impl Callers {
     /// A memory that keeps about so many descriptors at most.
     #[must_use]
     pub fn new(descriptors: usize) -> Callers {
-        let kept = Kept {
-            count: AtomicUsize::new(0),
-            max: descriptors.min(KEPT_MAX),
+        let shared = Shared {
+            kept: AtomicUsize::new(0),
+            kept_max: descriptors.min(KEPT_MAX),
+            asynchronous: DashMap::new(),
         };
         Callers {
             known: DashMap::new(),
-            kept: Arc::new(kept),
+            shared: Arc::new(shared),
             aside: Aside::default(),
         }
     }
@@ -159,17 +174,24 @@ impl Callers {
         if let Some(known) = self.known.get(&tid) {
             return Some(Arc::clone(&known));
         }
-        if self.known.len() >= THREADS_MAX || self.kept.is_full() {
+        if self.known.len() >= THREADS_MAX || self.shared.keeps_enough() {
             let fresh = |caller: &Arc<Caller>| now.since(lock(&caller.state).read_at).0 < FRESH_NS;
             self.known.retain(|_, caller| fresh(caller));
         }
         let caller = Arc::new(Caller {
             tid,
             state: Mutex::default(),
-            kept: Arc::clone(&self.kept),
+            shared: Arc::clone(&self.shared),
         });
         self.known.insert(tid, Arc::clone(&caller));
         Some(caller)
+    }
+
+    /// Whether the process was seen to ask for things that it does not wait for.
+    #[must_use]
+    pub fn is_asynchronous(&self, pid: Pid) -> bool {
+        let known = &self.shared.asynchronous;
+        !known.is_empty() && known.contains_key(&pid)
     }
 
     /// Has another thread look what `caller` is doing.
@@ -230,11 +252,11 @@ impl Caller {
     fn keep(&self, file: Option<File>) {
         let mut state = lock(&self.state);
         if state.syscall.take().is_some() {
-            self.kept.count.fetch_sub(1, Ordering::Relaxed);
+            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
             *state = State::default();
         }
-        if file.is_some() && !self.kept.is_full() {
-            self.kept.count.fetch_add(1, Ordering::Relaxed);
+        if file.is_some() && !self.shared.keeps_enough() {
+            self.shared.kept.fetch_add(1, Ordering::Relaxed);
             state.syscall = file.map(Arc::new);
         }
     }
@@ -282,7 +304,7 @@ impl Drop for Caller {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.syscall.is_some() {
-            self.kept.count.fetch_sub(1, Ordering::Relaxed);
+            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

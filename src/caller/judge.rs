@@ -3,7 +3,7 @@
 
 use super::syscall::{At, Doing, SystemCall, Transfer};
 use super::{Caller, Part, Seen, Thread, lock};
-use crate::types::{Fh, Seq};
+use crate::types::{Fh, Pid, Seq};
 
 /// What a request asked, as far as a system call can be compared with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Asked {
 pub enum From {
     /// The application, which is blocked until it is there.
     Call,
-    /// The application, which may have gone on (O_DIRECT, with io_submit(2) or io_uring).
+    /// The application, which may have gone on (io_submit(2), io_uring).
     MaybeLater,
     /// The kernel, for its page cache.
     PageCache,
@@ -101,6 +101,7 @@ impl Caller {
         let Some(seen) = seen else {
             return Found::default();
         };
+        let pid = thread.pid;
         let call = match seen.doing {
             Doing::Call(call) => call,
             Doing::Fault => return fault(asked),
@@ -114,6 +115,7 @@ impl Caller {
                     from,
                     seq,
                     done,
+                    pid,
                 };
                 self.transfer(call, call.reads(), seen.amount, step)
             }
@@ -125,6 +127,7 @@ impl Caller {
                     from,
                     seq,
                     done,
+                    pid,
                 };
                 self.transfer(call, call.writes(), seen.amount, step)
             }
@@ -151,15 +154,19 @@ impl Caller {
     ) -> Found {
         match step.from {
             From::PageCache => return self.page_cache(call, transfer, step.open),
-            From::MaybeLater if call.is_asynchronous() => return named(call.name()),
             From::MaybeLater | From::Call => {}
         }
         let agreed = transfer.filter(|transfer| step.is_within(*transfer, amount));
         let Some(transfer) = agreed else {
-            // Who is blocked in a call is blocked in this one, whatever it is: execve(2), say.
-            return match step.from {
-                From::Call if transfer.is_none() => named(call.name()),
-                _ => Found::default(),
+            if matches!(call.name(), "execve" | "execveat") {
+                // They read the program.
+                return named(call.name());
+            }
+            // It has gone on: it does not wait for what it asked for.
+            self.shared.note_asynchronous(step.pid);
+            return match call.is_asynchronous() {
+                true => named(call.name()),
+                false => Found::default(),
             };
         };
         if step.from == From::MaybeLater && self.inode_of(transfer.fd) != Some(step.open.ino) {
@@ -237,6 +244,7 @@ struct Step {
     from: From,
     seq: Seq,
     done: Option<u64>,
+    pid: Pid,
 }
 
 impl Step {

@@ -210,7 +210,7 @@ impl SystemCall {
     /// Whether it asks the kernel to do input and output in its own time.
     #[must_use]
     pub fn is_asynchronous(&self) -> bool {
-        matches!(self.name, "io_submit" | "io_uring_enter" | "io_getevents")
+        matches!(self.name, "io_submit" | "io_uring_enter")
     }
 
     /// Whether it fills the kernel's page cache from the file that it is about.

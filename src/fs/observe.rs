@@ -128,8 +128,8 @@ impl Note {
                 op.errno = Some(Cow::Borrowed(errno.name()));
             }
         }
-        op.dur_ns = recorder.now().since(op.ts_ns);
         self.who.tell(&mut op, self.arrived);
+        op.dur_ns = recorder.now().since(op.ts_ns);
         recorder.record(Event::Op(op));
     }
 

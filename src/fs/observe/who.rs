@@ -119,6 +119,10 @@ impl Who {
             self.asked = Asked::Flush;
         }
         let Some(caller) = &self.caller else { return };
+        let watch = match watch {
+            Watch::Here if self.is_asynchronous(callers, kind) => Watch::Aside,
+            other => other,
+        };
         self.seeing = match (attribution, watch) {
             (Attribution::Full, Watch::Here) => Seeing::Seen(caller.look()),
             // Whether a read for the page cache is a page fault is always told.
@@ -130,8 +134,42 @@ impl Who {
         };
     }
 
+    /// Whether a request for data may be one that its process does not wait for.
+    fn is_asynchronous(&self, callers: &Callers, kind: OpKind) -> bool {
+        let data = matches!(kind, OpKind::Read | OpKind::Write);
+        let thread = self.thread.as_ref().filter(|_| data);
+        thread.is_some_and(|thread| callers.is_asynchronous(thread.pid))
+    }
+
     pub(super) fn asks(&mut self, asked: Asked) {
-        self.asked = asked;
+        self.asked = match (asked, &self.seeing) {
+            // As it was looked at.
+            (
+                Asked::Read {
+                    offset,
+                    len,
+                    from: From::Call,
+                },
+                Seeing::Coming(_),
+            ) => Asked::Read {
+                offset,
+                len,
+                from: From::MaybeLater,
+            },
+            (
+                Asked::Write {
+                    offset,
+                    len,
+                    from: From::Call,
+                },
+                Seeing::Coming(_),
+            ) => Asked::Write {
+                offset,
+                len,
+                from: From::MaybeLater,
+            },
+            (asked, _) => asked,
+        };
     }
 
     fn seen(&mut self, now: Nanos) -> Option<Seen> {
