@@ -1,22 +1,55 @@
-//! Who is behind a request: process and thread name, from `/proc`.
+//! Who is behind a request: process and thread name, and the system call that the thread is blocked in,
+//! from `/proc`.
 //!
-//! Layer: effects. A request reads only `/proc/TID/status` and `/proc/TID/comm`, which never wait for
-//! a process that is itself waiting for us; `cmdline`, `environ`, `syscall` and `maps` may. The
-//! system call and its descriptor are not looked up yet.
+//! Layer: effects; imports the vocabulary alone.
+//!
+//! # What may be read when
+//!
+//! `status` and `comm` never wait for a process that may itself be waiting for us. `syscall` does: it takes
+//! `exec_update_lock` (fs/proc/base.c lock_trace()), which execve(2) holds from exec_mmap() on while it closes the
+//! descriptors marked close-on-exec, and waits for the answer to each FLUSH. It also waits with the lock held for
+//! asynchronous reads and writes that the process has under way (exit_aio() in mmput()). So:
+//!
+//! - Of a request whose caller is blocked in a system call of its own until the answer comes, `syscall` is read
+//!   right here ([`Caller::look`]): execve(2) begins only when all other threads of its process are gone.
+//! - Of a FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a process
+//!   that was seen to have others), another thread reads it ([`Callers::ask`]), and the request goes on without if
+//!   that takes too long.
+//!
+//! What remains: a process that calls execve(2) without waiting for its very first asynchronous request, which is
+//! not O_DIRECT and which is looked at only when execve(2) has got as far as that lock, some 100 us later.
+//!
+//! Nothing here opens a path that a process says: `exe`, `cwd` and `fd` may lead back to the view.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+mod aside;
+mod judge;
+mod syscall;
+
+use std::fs::File;
+use std::io::{IoSliceMut, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
-use crate::types::{Nanos, Pid, Tid};
+pub use aside::Answer;
+pub use judge::{Asked, Found, From, Moves, Open};
+pub use syscall::Doing;
+use syscall::{Amount, SystemCall};
+
+use crate::types::{Fh, Nanos, Pid, Seq, Tid};
+use aside::Aside;
 
 /// How long a process and thread name are believed. A thread id is not used again so soon, and
 /// renamed threads show at the next open at the latest.
 const FRESH_NS: u64 = 100_000_000;
 /// Threads remembered; past it the stale ones are dropped.
 const THREADS_MAX: usize = 4096;
+/// Of so many threads at most `syscall` is kept open, however many descriptors there are.
+const KEPT_MAX: usize = 256;
 
 /// What is known of a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +58,17 @@ pub struct Thread {
     pub pid: Pid,
     /// Its name.
     pub comm: Arc<str>,
+    /// It works for io_uring, and is in no system call (include/linux/sched.h PF_IO_WORKER).
+    pub io_worker: bool,
+}
+
+/// What was seen of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What it was doing.
+    pub doing: Doing,
+    /// If that transfers data: how much the application asked for, where that could be read.
+    pub amount: Option<u64>,
 }
 
 /// How much a caller may have changed since the last look.
@@ -36,98 +80,271 @@ pub enum Look {
     Again,
 }
 
+/// A thread that asks, and what is remembered of it.
 #[derive(Debug)]
-struct Known {
-    thread: Thread,
-    read_at: Nanos,
+pub struct Caller {
+    tid: Tid,
+    /// Never held while `/proc` is read.
+    state: Mutex<State>,
+    shared: Arc<Shared>,
 }
 
-/// How long a request waits to learn whether it is a page fault.
-const FAULT_WAIT: Duration = Duration::from_millis(2);
+/// What all callers share.
+#[derive(Debug)]
+struct Shared {
+    /// How many files of `/proc` are kept open.
+    kept: AtomicUsize,
+    kept_max: usize,
+    /// Processes that ask for things that they do not wait for.
+    asynchronous: DashMap<Pid, ()>,
+}
 
-/// A question to the thread that reads `/proc/TID/syscall`, and where the answer goes.
-type Question = (Tid, SyncSender<Option<bool>>);
+impl Shared {
+    fn keeps_enough(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) >= self.kept_max
+    }
+
+    fn note_asynchronous(&self, pid: Pid) {
+        if self.asynchronous.len() >= THREADS_MAX {
+            self.asynchronous.clear();
+        }
+        self.asynchronous.insert(pid, ());
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    thread: Option<Thread>,
+    read_at: Nanos,
+    /// `/proc/TID/syscall`, open.
+    syscall: Option<Arc<File>>,
+    /// The system call that the last transfer was part of.
+    last: Option<Part>,
+    /// It did not answer in time: not to be asked aside before.
+    not_before: Nanos,
+}
+
+/// The last request of a system call that may have been split into several.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// The first request of the call.
+    call: Seq,
+    doing: SystemCall,
+    fh: Fh,
+    /// Where the next part would begin.
+    next: u64,
+    /// What is left of what the application asked for.
+    left: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A memory of threads seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Callers {
-    known: DashMap<Tid, Known>,
-    asker: OnceLock<SyncSender<Question>>,
+    known: DashMap<Tid, Arc<Caller>>,
+    shared: Arc<Shared>,
+    aside: Aside,
 }
 
 impl Callers {
-    /// The process and name of a thread; `None` for the kernel (tid 0) and for threads that are gone
-    /// or hidden (hidepid, another pid namespace).
+    /// A memory that keeps about so many descriptors at most.
     #[must_use]
-    pub fn look_up(&self, tid: Tid, now: Nanos, look: Look) -> Option<Thread> {
+    pub fn new(descriptors: usize) -> Callers {
+        let shared = Shared {
+            kept: AtomicUsize::new(0),
+            kept_max: descriptors.min(KEPT_MAX),
+            asynchronous: DashMap::new(),
+        };
+        Callers {
+            known: DashMap::new(),
+            shared: Arc::new(shared),
+            aside: Aside::default(),
+        }
+    }
+
+    /// The thread of a request; `None` for the kernel (tid 0).
+    #[must_use]
+    pub fn caller(&self, tid: Tid, now: Nanos) -> Option<Arc<Caller>> {
         if tid.0 == 0 {
             return None;
         }
-        if look == Look::Recent
-            && let Some(known) = self.known.get(&tid)
-            && now.since(known.read_at).0 < FRESH_NS
-        {
-            return Some(known.thread.clone());
+        if let Some(known) = self.known.get(&tid) {
+            return Some(Arc::clone(&known));
         }
-        let thread = read_thread(tid)?;
-        if self.known.len() >= THREADS_MAX {
-            self.known
-                .retain(|_, known| now.since(known.read_at).0 < FRESH_NS);
+        if self.known.len() >= THREADS_MAX || self.shared.keeps_enough() {
+            let fresh = |caller: &Arc<Caller>| now.since(lock(&caller.state).read_at).0 < FRESH_NS;
+            self.known.retain(|_, caller| fresh(caller));
         }
-        self.known.insert(
+        let caller = Arc::new(Caller {
             tid,
-            Known {
-                thread: thread.clone(),
-                read_at: now,
-            },
-        );
-        Some(thread)
+            state: Mutex::default(),
+            shared: Arc::clone(&self.shared),
+        });
+        self.known.insert(tid, Arc::clone(&caller));
+        Some(caller)
     }
-}
 
-impl Callers {
-    /// Whether the thread is in a page fault rather than in a system call; `None` where that cannot
-    /// be told in time. A thread of its own reads `/proc/TID/syscall`, because that may wait for a
-    /// process in execve(2), which may itself wait for our answer.
-    pub fn in_page_fault(&self, tid: Tid) -> Option<bool> {
-        let asker = self.asker.get_or_init(start_asker);
-        let (answer, answered) = sync_channel(1);
-        // A full queue means that the reader is stuck: go on without.
-        asker.try_send((tid, answer)).ok()?;
-        answered.recv_timeout(FAULT_WAIT).ok().flatten()
+    /// Whether the process was seen to ask for things that it does not wait for.
+    #[must_use]
+    pub fn is_asynchronous(&self, pid: Pid) -> bool {
+        let known = &self.shared.asynchronous;
+        !known.is_empty() && known.contains_key(&pid)
     }
-}
 
-fn start_asker() -> SyncSender<Question> {
-    let (ask, questions) = sync_channel::<Question>(16);
-    let thread = std::thread::Builder::new().name("iolens-proc".to_owned());
-    let started = thread.spawn(move || {
-        for (tid, answer) in questions {
-            let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok();
-            // Nobody listens any more where the wait was over.
-            let _ = answer.try_send(text.map(|text| is_page_fault(&text)));
+    /// Has another thread look what `caller` is doing.
+    pub fn ask(&self, caller: &Arc<Caller>, now: Nanos) -> Option<Answer> {
+        if lock(&caller.state).not_before > now {
+            return None;
         }
-    });
-    if let Err(error) = started {
-        log::warn!("page faults cannot be told from other page cache reads: {error}");
+        self.aside.ask(caller)
     }
-    ask
 }
 
-/// `/proc/TID/syscall` starts with -1 for a thread that is blocked outside of a system call
-/// (man 5 proc_pid_syscall).
-fn is_page_fault(syscall: &str) -> bool {
-    syscall.starts_with("-1 ")
+impl Caller {
+    /// The process and name; `None` for a thread that is gone or hidden (hidepid, another pid namespace).
+    #[must_use]
+    pub fn thread(&self, now: Nanos, look: Look) -> Option<Thread> {
+        let mut state = lock(&self.state);
+        let fresh = now.since(state.read_at).0 < FRESH_NS && look == Look::Recent;
+        if !fresh || state.thread.is_none() {
+            state.thread = read_thread(self.tid);
+            state.read_at = now;
+        }
+        state.thread.clone()
+    }
+
+    /// What the thread is doing, read right here: for a thread that is blocked until we answer, and not in
+    /// execve(2). `None` where that cannot be had: no permission, it is gone, or it is running.
+    #[must_use]
+    pub fn look(&self) -> Option<Seen> {
+        let doing = self.doing()?;
+        let transfer = match doing {
+            Doing::Call(call) => call.reads().or_else(|| call.writes()),
+            Doing::Fault => None,
+        };
+        let amount = transfer.and_then(|transfer| match transfer.amount {
+            Amount::Bytes(bytes) => Some(bytes),
+            Amount::Vector(address, count) => self.vector_bytes(address, count),
+        });
+        Some(Seen { doing, amount })
+    }
+
+    fn doing(&self) -> Option<Doing> {
+        let mut text = [0; 256];
+        let kept = lock(&self.state).syscall.clone();
+        let count = match kept.map(|file| file.read_at(&mut text, 0)) {
+            Some(Ok(count)) => count,
+            // Not opened yet; or that thread is gone (ESRCH) and its number was used again.
+            _ => {
+                let file = File::open(format!("/proc/{}/syscall", self.tid)).ok();
+                let count = file.as_ref().map(|file| file.read_at(&mut text, 0));
+                self.keep(file);
+                count?.ok()?
+            }
+        };
+        Doing::parse(std::str::from_utf8(&text[..count]).ok()?)
+    }
+
+    /// Keeps the file of a thread that is new under its number.
+    fn keep(&self, file: Option<File>) {
+        let mut state = lock(&self.state);
+        if state.syscall.take().is_some() {
+            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
+            *state = State::default();
+        }
+        if file.is_some() && !self.shared.keeps_enough() {
+            self.shared.kept.fetch_add(1, Ordering::Relaxed);
+            state.syscall = file.map(Arc::new);
+        }
+    }
+
+    /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each
+    /// descriptor that this closes.
+    fn was_silent(&self, now: Nanos) {
+        lock(&self.state).not_before = Nanos(now.0 + FRESH_NS);
+    }
+
+    /// How many bytes a vector of the thread's memory has room for. Only for a thread that is blocked in
+    /// readv(2), writev(2) or their kin.
+    fn vector_bytes(&self, address: u64, count: u64) -> Option<u64> {
+        /// As many as the kernel takes (include/uapi/linux/uio.h UIO_MAXIOV).
+        const ELEMENTS_MAX: u64 = 1024;
+        let count = usize::try_from(count.min(ELEMENTS_MAX)).ok()?;
+        let mut bytes = vec![0; count * size_of::<[u64; 2]>()];
+        let remote = RemoteIoVec {
+            base: usize::try_from(address).ok()?,
+            len: bytes.len(),
+        };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.tid.0).ok()?);
+        let want = bytes.len();
+        let got = process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &[remote]).ok()?;
+        let length = |element: &[u8]| {
+            let length = element[8..].try_into().map(u64::from_ne_bytes);
+            length.unwrap_or_default()
+        };
+        let sum = bytes.chunks_exact(16).map(length);
+        (got == want).then(|| sum.fold(0, u64::saturating_add))
+    }
+
+    /// The inode number behind a descriptor of the thread. Takes no lock that a caller may hold
+    /// (fs/proc/fd.c seq_show()).
+    fn inode_of(&self, fd: i32) -> Option<u64> {
+        let path = format!("/proc/{}/fdinfo/{fd}", self.tid);
+        let mut text = String::new();
+        File::open(path).ok()?.read_to_string(&mut text).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("ino:"))?;
+        line.trim().parse().ok()
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.syscall.is_some() {
+            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Why threads cannot be told from each other here, if they cannot: with the `/proc` of another pid namespace,
+/// a thread's number is that of some other one.
+#[must_use]
+pub fn obstacle_to_threads() -> Option<String> {
+    let own = std::fs::read_link("/proc/self").ok();
+    let mine = std::process::id().to_string();
+    (own.as_deref() != Some(Path::new(&mine)))
+        .then(|| "/proc is not mounted, or is that of another pid namespace".to_owned())
+}
+
+/// Why system calls and descriptors cannot be told here, if they cannot.
+#[must_use]
+pub fn obstacle_to_system_calls() -> Option<String> {
+    if let Err(error) = std::fs::read("/proc/self/syscall") {
+        return Some(format!("/proc/TID/syscall cannot be read: {error}"));
+    }
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let scope = scope.map_or(0, |text| text.trim().parse().unwrap_or(0));
+    // Documentation/admin-guide/LSM/Yama.rst: 1 and 2 ask for CAP_SYS_PTRACE, 3 refuses everybody.
+    let allowed = scope == 0 || (scope < 3 && nix::unistd::geteuid().is_root());
+    (!allowed).then(|| {
+        format!("the system calls of others are hidden by kernel.yama.ptrace_scope {scope}")
+    })
 }
 
 fn read_thread(tid: Tid) -> Option<Thread> {
     // The first lines of `status` hold both: no second file is needed.
     let status = std::fs::read(format!("/proc/{tid}/status")).ok()?;
     let pid = parse_tgid(&String::from_utf8_lossy(&status))?;
-    let comm = std::fs::read(format!("/proc/{tid}/comm")).ok()?;
+    let comm = parse_comm(&std::fs::read(format!("/proc/{tid}/comm")).ok()?);
+    // A name that only such threads have, unless somebody pretends: then the flag decides.
+    let io_worker = comm.starts_with("iou-") && is_io_worker(tid);
     Some(Thread {
         pid,
-        comm: parse_comm(&comm).into(),
+        comm: comm.into(),
+        io_worker,
     })
 }
 
@@ -141,6 +358,21 @@ fn parse_tgid(status: &str) -> Option<Pid> {
 fn parse_comm(comm: &[u8]) -> String {
     let name = comm.strip_suffix(b"\n").unwrap_or(comm);
     String::from_utf8_lossy(name).into_owned()
+}
+
+fn is_io_worker(tid: Tid) -> bool {
+    let stat = std::fs::read(format!("/proc/{tid}/stat"));
+    stat.is_ok_and(|stat| parse_flags(&String::from_utf8_lossy(&stat)) & PF_IO_WORKER != 0)
+}
+
+/// include/linux/sched.h
+const PF_IO_WORKER: u64 = 0x10;
+
+/// The ninth field of `/proc/TID/stat`; the second is the name in parentheses, which may hold anything.
+fn parse_flags(stat: &str) -> u64 {
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let flags = rest.split_ascii_whitespace().nth(6);
+    flags.and_then(|flags| flags.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -159,11 +391,92 @@ mod tests {
     }
 
     #[test]
-    fn this_thread_is_found_under_its_process() {
+    fn flags_are_found_behind_any_name() {
+        let stat = "7 (a) b ) R) S 1 7 7 0 -1 4194368 1 0";
+        assert_eq!(parse_flags(stat), 4_194_368);
+        assert_eq!(parse_flags(""), 0);
+    }
+
+    fn this_thread() -> (Callers, Arc<Caller>) {
         let tid = Tid(nix::unistd::gettid().as_raw().unsigned_abs());
-        let found = Callers::default()
-            .look_up(tid, Nanos(1), Look::Again)
-            .unwrap();
+        let callers = Callers::new(8);
+        let caller = callers.caller(tid, Nanos(1)).unwrap();
+        (callers, caller)
+    }
+
+    #[test]
+    fn this_thread_is_found_under_its_process() {
+        let (_, caller) = this_thread();
+        let found = caller.thread(Nanos(1), Look::Again).unwrap();
         assert_eq!(found.pid, Pid(std::process::id()));
+        assert!(!found.io_worker);
+    }
+
+    #[test]
+    fn a_thread_that_looks_at_itself_is_reading() {
+        let (_, caller) = this_thread();
+        let Some(Doing::Call(call)) = caller.doing() else {
+            panic!("{caller:?}")
+        };
+        assert_eq!(call.name(), "pread64");
+    }
+
+    #[test]
+    fn what_a_blocked_thread_is_doing_is_told_here_and_aside() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        use std::os::fd::AsRawFd;
+        let fd = reader.as_raw_fd();
+        let (told, heard) = std::sync::mpsc::channel();
+        let blocked = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid()).unwrap();
+            nix::unistd::read(&reader, &mut [0; 77]).unwrap()
+        });
+        let tid = Tid(heard.recv().unwrap().as_raw().unsigned_abs());
+        let callers = Callers::new(8);
+        let caller = callers.caller(tid, Nanos(1)).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let call = loop {
+            if let Some(Doing::Call(call)) = caller.doing()
+                && let Some(read) = call.reads()
+            {
+                break (call, read);
+            }
+            assert!(std::time::Instant::now() < deadline);
+        };
+        assert_eq!((call.0.name(), call.1.fd), ("read", fd));
+        let seen = Seen {
+            doing: Doing::Call(call.0),
+            amount: Some(77),
+        };
+        // A machine under load may be too slow for once.
+        let aside = |now: u64| callers.ask(&caller, Nanos(now))?.wait(Nanos(now));
+        let found = (1..100).find_map(|second| aside(second * 1_000_000_000));
+        assert_eq!(found, Some(seen));
+        nix::unistd::write(&writer, b"x").unwrap();
+        assert_eq!(blocked.join().unwrap(), 1);
+        // It is gone, and so is what was known of it.
+        while caller.doing().is_some() {
+            assert!(std::time::Instant::now() < deadline);
+        }
+    }
+
+    #[test]
+    fn a_vector_in_memory_is_added_up() {
+        let (_, caller) = this_thread();
+        let vector: [[u64; 2]; 3] = [[1, 100], [2, 0], [3, 5]];
+        let address = std::ptr::from_ref(&vector).addr() as u64;
+        assert_eq!(caller.vector_bytes(address, 3), Some(105));
+        assert_eq!(caller.vector_bytes(8, 3), None);
+    }
+
+    #[test]
+    fn the_file_behind_a_descriptor_is_known_by_its_number() {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::MetadataExt;
+        let (_, caller) = this_thread();
+        let file = tempfile::tempfile().unwrap();
+        let ino = file.metadata().unwrap().ino();
+        assert_eq!(caller.inode_of(file.as_raw_fd()), Some(ino));
+        assert_eq!(caller.inode_of(1_000_000), None);
     }
 }

@@ -38,6 +38,7 @@ pub use attrs::{Attr, NewAttrs};
 pub use data::{ReadFrom, ReadHow};
 pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
+pub use observe::Attribution;
 pub use write::{WriteFrom, WriteHow};
 
 use files::Files;
@@ -105,6 +106,8 @@ pub struct Options {
     pub hidden: Option<Hidden>,
     /// Threads whose operations are not recorded (iolens itself).
     pub quiet: Vec<Tid>,
+    /// What is found out about each caller.
+    pub attribution: Attribution,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
 }
@@ -130,7 +133,10 @@ impl Fs {
         recorder: Option<Arc<Recorder>>,
         options: Options,
     ) -> SysResult<Fs> {
-        let observer = Observer::new(recorder, options.hidden.clone(), options.quiet.clone());
+        let (hidden, quiet) = (options.hidden.clone(), options.quiet.clone());
+        // Half of all descriptors are idle inodes'.
+        let callers = (options.attribution, options.descriptors / 8);
+        let observer = Observer::new(recorder, hidden, quiet, callers);
         let observer = Arc::new(observer);
         let journal = || Arc::clone(&observer) as Arc<dyn Journal>;
         let buffers = options

@@ -48,7 +48,7 @@ pub struct Args {
     /// Only threads of this name
     #[arg(long, value_name = "NAME")]
     pub comm: Vec<String>,
-    /// Only this descriptor of the application
+    /// Only this descriptor of the application, and the open that it came from
     #[arg(long, value_name = "N")]
     pub fd: Vec<i32>,
     /// Only this open file description
@@ -140,19 +140,21 @@ fn show(
     for item in reader {
         match item {
             Ok(Item::Event(_, event)) => {
-                line.clear();
-                // Rendered even if not shown where it is the header: it tells the block size.
-                if filter.passes(&event) {
+                let open = filter.joined(&event);
+                let passes = filter.passes(&event);
+                if !passes && matches!(event, crate::event::Event::Header(_)) {
+                    // Rendered even if not shown: it tells the block size.
+                    text.write(&event, &mut line);
+                }
+                for event in open.into_iter().chain(passes.then_some(event)) {
                     if left == 0 {
                         return Ok(status);
                     }
-                    text.write(&event, &mut line);
-                    left -= 1;
-                } else if matches!(event, crate::event::Event::Header(_)) {
-                    text.write(&event, &mut line);
                     line.clear();
+                    text.write(&event, &mut line);
+                    out.write_all(&line)?;
+                    left -= 1;
                 }
-                out.write_all(&line)?;
                 if args.follow {
                     out.flush()?;
                 }
@@ -280,6 +282,23 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_is_followed_from_its_open() {
+        // 1 opened fh 1, and 2 wrote to it through descriptor 3.
+        assert_eq!(shown(|args| args.fd = vec![3]), [1, 2]);
+        assert_eq!(shown(|args| args.fd = vec![4]), [0; 0]);
+        let only_writes = |args: &mut Args| {
+            args.fd = vec![3];
+            args.op = vec!["write".to_owned()];
+        };
+        assert_eq!(shown(only_writes), [2]);
+        let first = |args: &mut Args| {
+            args.fd = vec![3];
+            args.limit = Some(1);
+        };
+        assert_eq!(shown(first), [1]);
+    }
+
+    #[test]
     fn without_filters_everything_is_shown() {
         let (status, out, err) = log_of(&trace(), |_| {});
         assert_eq!((status, err.as_str(), out.lines().count()), (0, "", 7));
@@ -302,7 +321,6 @@ mod tests {
         assert_eq!(shown(|args| args.path = strings(&["a.*"])), [1, 2, 5]);
         assert_eq!(shown(|args| args.pid = vec![8]), [3]);
         assert_eq!(shown(|args| args.comm = strings(&["cc"])), [3]);
-        assert_eq!(shown(|args| args.fd = vec![3]), [2]);
         assert_eq!(shown(|args| args.fh = vec![1]), [1, 2]);
         assert_eq!(shown(|args| args.errno = strings(&["eacces"])), [3]);
         assert_eq!(

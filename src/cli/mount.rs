@@ -248,6 +248,7 @@ impl Served {
             kernel_permissions: plan.options.default_permissions,
             only_ids: None,
             quiet: vec![Tid(prober)],
+            attribution: plan.recording.attribution,
             buffer: plan.buffer,
         };
         // Before anybody can use the view, and so before anybody can ask to have it unmounted. Only a client that

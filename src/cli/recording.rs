@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use super::units::{parse_duration, parse_size};
 use crate::buffer;
 use crate::event::OpKind;
+use crate::fs::Attribution;
 use crate::mount::options::MountOptions;
 use crate::server::record::{Form, Recording, Target};
 use crate::trace::{CaptureFilter, PathGlobs};
@@ -69,7 +70,7 @@ enum OnClose {
 
 /// `--caller`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Attribution {
+enum Caller {
     Full,
     Pid,
 }
@@ -110,9 +111,9 @@ pub struct RecordArgs {
     /// How requests arrive
     #[arg(long, value_enum, default_value = "auto")]
     transport: Transport,
-    /// What is found out about each caller
+    /// What is found out about each caller: its system call and descriptor too, or only who it is
     #[arg(long, value_enum, default_value = "full")]
-    caller: Attribution,
+    caller: Caller,
     /// Record only files whose path below SOURCE matches
     #[arg(long, value_name = "GLOB")]
     only_path: Vec<String>,
@@ -182,10 +183,6 @@ pub enum Table {
     None,
 }
 
-/// Said in the header until `--caller full` tells more than `pid`.
-const WITHOUT_SYSTEM_CALLS: &str =
-    "operations name their thread and process, not yet the system call and descriptor behind them";
-
 impl RecordArgs {
     /// Checks the options against each other.
     ///
@@ -226,8 +223,11 @@ impl RecordArgs {
             table: table == Table::Printed,
             cmd: None,
             invisible: Vec::new(),
-            limits: vec![WITHOUT_SYSTEM_CALLS.to_owned()],
-            attribution: "pid".to_owned(),
+            limits: Vec::new(),
+            attribution: match self.caller {
+                Caller::Full => Attribution::Full,
+                Caller::Pid => Attribution::Process,
+            },
         };
         Ok(Meant {
             recording,

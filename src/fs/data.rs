@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::handle::Handle;
-use super::observe::{Note, On};
+use super::observe::{Note, On, Watch};
 use super::{Call, Fs};
 use crate::buffer::{Did, File, OnClose};
+use crate::caller::{Asked, From};
 use crate::error::Errno;
 use crate::event::{CacheDid, OpKind, Reason};
 use crate::sys::{self, SyncKind, SysResult};
@@ -45,13 +46,21 @@ impl Fs {
         how: ReadHow,
     ) -> SysResult<usize> {
         let handle = self.handle(fh)?;
+        let (from, watch) = match how.from {
+            ReadFrom::PageCache => (From::PageCache, Watch::Aside),
+            ReadFrom::Call if how.flags & libc::O_DIRECT != 0 => (From::MaybeLater, Watch::Aside),
+            ReadFrom::Call => (From::Call, Watch::Here),
+        };
+        let len = buf.len() as u64;
+        let on = On::Handle(&handle);
         self.observer
-            .op(OpKind::Read, call, On::Handle(&handle), |note| {
+            .op_watched(OpKind::Read, call, on, watch, |note| {
                 note.set(|op| {
                     op.offset = Some(offset);
-                    op.size = Some(buf.len() as u64);
+                    op.size = Some(len);
                 });
-                self.note_page_cache(call, how.from, note);
+                note.asks(Asked::Read { offset, len, from });
+                note_page_cache(how.from, note);
                 let count = match &handle.buffer {
                     Some(buffer) => read_buffered(&handle, buffer, offset, buf, how, note)?,
                     None => {
@@ -68,18 +77,6 @@ impl Fs {
                 });
                 Ok(count)
             })
-    }
-
-    fn note_page_cache(&self, call: &Call, from: ReadFrom, note: &mut Note) {
-        if !note.recording() || from != ReadFrom::PageCache {
-            return;
-        }
-        let fault = self.observer.callers().in_page_fault(call.tid);
-        let fault = fault.unwrap_or(false);
-        note.set(|op| {
-            op.mapped = fault;
-            op.page_cache = !fault;
-        });
     }
 
     /// close(2) of one descriptor: writes back, unless that is left for later, and tells an error that
@@ -167,6 +164,17 @@ fn read_buffered(
         buffer.touch_access_time(&*handle.backing);
     }
     Ok(count)
+}
+
+fn note_page_cache(from: ReadFrom, note: &mut Note) {
+    if !note.recording() || from != ReadFrom::PageCache {
+        return;
+    }
+    let fault = note.is_page_fault();
+    note.set(|op| {
+        op.mapped = fault;
+        op.page_cache = !fault;
+    });
 }
 
 fn note_bypass(note: &mut Note, count: usize, reason: Reason) {

@@ -44,8 +44,13 @@ pub struct Handle {
     pub told: AtomicU64,
     /// Whether it was opened for writing.
     pub writable: bool,
+    /// The file position, as far as it could be followed.
+    pub position: AtomicU64,
     file: Arc<OwnedFd>,
 }
+
+/// The position of a file whose calls could not all be told apart.
+pub const POSITION_UNKNOWN: u64 = u64::MAX;
 
 /// What was opened.
 #[derive(Debug)]
@@ -117,6 +122,7 @@ impl Handles {
             stream: Mutex::default(),
             told: AtomicU64::new(told),
             writable: opened.writable,
+            position: AtomicU64::new(0),
             file,
         });
         self.open.insert(fh, handle.clone());

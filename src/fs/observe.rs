@@ -3,6 +3,7 @@
 //! do beside that arrives as the calls of a [`Journal`].
 
 mod journal;
+mod who;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -15,11 +16,14 @@ use super::inode::Inode;
 use super::names::{path_below, path_of};
 use super::{Call, Hidden};
 use crate::buffer::{By, Did, Gate, Subject};
-use crate::caller::{Callers, Look, Thread};
+use crate::caller::{Asked, Callers, Thread};
 use crate::event::{ByteText, CacheDid, Caller, Event, Op, OpKind, Reason};
 use crate::sys::SysResult;
 use crate::trace::{Clock, Recorder};
 use crate::types::{Ino, Nanos, Tid};
+
+use who::Who;
+pub use who::{Attribution, Watch};
 
 /// What an operation is about.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,9 @@ pub struct Observer {
     /// Where nobody records.
     clock: Clock,
     callers: OnceLock<Callers>,
+    attribution: Attribution,
+    /// That callers may keep.
+    descriptors: usize,
     hidden: Option<Hidden>,
     quiet: Vec<Tid>,
 }
@@ -67,7 +74,7 @@ pub struct Observer {
 pub struct Note {
     op: Option<Box<Op>>,
     arrived: Nanos,
-    thread: Option<Thread>,
+    who: Who,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -121,6 +128,7 @@ impl Note {
                 op.errno = Some(Cow::Borrowed(errno.name()));
             }
         }
+        self.who.tell(&mut op, self.arrived);
         op.dur_ns = recorder.now().since(op.ts_ns);
         recorder.record(Event::Op(op));
     }
@@ -128,7 +136,17 @@ impl Note {
     /// The thread behind the request, where it is known.
     #[must_use]
     pub fn thread(&self) -> Option<Thread> {
-        self.thread.clone()
+        self.who.thread.clone()
+    }
+
+    /// What the request asked, for its system call to be compared with.
+    pub fn asks(&mut self, asked: Asked) {
+        self.who.asks(asked);
+    }
+
+    /// Whether a read for the page cache serves a page fault, as far as that can be told in time.
+    pub fn is_page_fault(&mut self) -> bool {
+        self.who.is_in_page_fault(self.arrived)
     }
 }
 
@@ -148,11 +166,14 @@ impl Observer {
         recorder: Option<Arc<Recorder>>,
         hidden: Option<Hidden>,
         quiet: Vec<Tid>,
+        (attribution, descriptors): (Attribution, usize),
     ) -> Observer {
         Observer {
             recorder,
             clock: Clock::start(),
             callers: OnceLock::new(),
+            attribution,
+            descriptors,
             hidden,
             quiet,
         }
@@ -161,7 +182,7 @@ impl Observer {
     /// What is known of threads; made at the first use, because a server that forks must not start
     /// threads before.
     pub fn callers(&self) -> &Callers {
-        self.callers.get_or_init(Callers::default)
+        self.callers.get_or_init(|| Callers::new(self.descriptors))
     }
 
     /// Runs one operation and records it.
@@ -172,7 +193,19 @@ impl Observer {
         on: On<'_>,
         work: impl FnOnce(&mut Note) -> SysResult<T>,
     ) -> SysResult<T> {
-        let mut note = self.begin(kind, call, on);
+        self.op_watched(kind, call, on, Watch::of(kind), work)
+    }
+
+    /// The same where it is known how the caller's system call can be looked at.
+    pub fn op_watched<T>(
+        &self,
+        kind: OpKind,
+        call: &Call,
+        on: On<'_>,
+        watch: Watch,
+        work: impl FnOnce(&mut Note) -> SysResult<T>,
+    ) -> SysResult<T> {
+        let mut note = self.begin(kind, call, on, watch);
         let result = work(&mut note);
         note.finish(&result);
         result
@@ -184,10 +217,11 @@ impl Observer {
         kind: OpKind,
         call: &Call,
         on: On<'_>,
+        watch: Watch,
         work: impl FnOnce(&mut Note) -> SysResult<T>,
         waits: impl FnOnce() -> Option<(Arc<Gate>, Reason)>,
     ) -> Answer<T> {
-        let mut note = self.begin(kind, call, on);
+        let mut note = self.begin(kind, call, on, watch);
         let result = work(&mut note);
         match waits() {
             Some((gate, reason)) if result.is_ok() => {
@@ -212,33 +246,35 @@ impl Observer {
             .map_or_else(|| self.clock.now(), |recorder| recorder.now())
     }
 
-    fn begin(&self, kind: OpKind, call: &Call, on: On<'_>) -> Note {
+    fn begin(&self, kind: OpKind, call: &Call, on: On<'_>, watch: Watch) -> Note {
         let now = self.now();
-        let unrecorded = |thread| Note {
+        let unrecorded = |who| Note {
             op: None,
             arrived: now,
-            thread,
+            who,
             recorder: None,
         };
         let Some(recorder) = self.recorder.as_ref().filter(|_| !self.is_hidden(call, on)) else {
-            return unrecorded(None);
+            return unrecorded(Who::unknown());
         };
-        let look = match kind {
-            OpKind::Open | OpKind::Create | OpKind::Opendir => Look::Again,
-            _ => Look::Recent,
+        let mut who = match self.attribution {
+            Attribution::Nothing => Who::unknown(),
+            Attribution::Full | Attribution::Process => {
+                Who::look_up(self.callers(), call.tid, now, kind)
+            }
         };
-        let thread = self.callers().look_up(call.tid, now, look);
-        let pid = thread.as_ref().map(|thread| thread.pid);
+        let pid = who.thread.as_ref().map(|thread| thread.pid);
         if !recorder.wants(kind, pid, call.tid, || full_path(on)) {
-            return unrecorded(thread);
+            return unrecorded(who);
         }
         let mut op = Box::new(Op::new(kind, recorder.next_seq(), now));
+        who.watch(self.callers(), (self.attribution, watch), (kind, on), now);
         describe_object(&mut op, on);
-        describe_caller(&mut op, call, thread.as_ref(), on);
+        describe_caller(&mut op, call, who.thread.as_ref(), on);
         Note {
             op: Some(op),
             arrived: now,
-            thread,
+            who,
             recorder: Some(Arc::clone(recorder)),
         }
     }

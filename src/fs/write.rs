@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::answer::Answer;
 use super::data::note_size;
 use super::handle::Handle;
-use super::observe::{Note, On};
+use super::observe::{Note, On, Watch};
 use super::{Call, Fs};
 use crate::buffer::{Did, File, Gate, Place, Privileges, Put};
+use crate::caller::{Asked, From};
 use crate::event::{CacheDid, OpKind, Reason, write_flag_names};
 use crate::sys::{self, SyncKind, SysResult};
 use crate::types::Fh;
@@ -61,6 +62,10 @@ impl Fs {
         data: &[u8],
         how: WriteHow,
     ) -> Answer<usize> {
+        let (from, watch) = match how.flags & libc::O_DIRECT {
+            0 => (From::Call, Watch::Here),
+            _ => (From::MaybeLater, Watch::Aside),
+        };
         let handle = match self.handle(fh) {
             Ok(handle) => handle,
             Err(errno) => return Answer::Now(Err(errno)),
@@ -73,6 +78,8 @@ impl Fs {
                 op.flags = write_flag_names(how.flags);
                 op.mapped = how.from == WriteFrom::Mapping;
             });
+            let len = data.len() as u64;
+            note.asks(Asked::Write { offset, len, from });
             // A page goes where it belongs, however its file is open.
             let place = match how.from {
                 WriteFrom::Mapping => Place::Within(offset),
@@ -97,7 +104,7 @@ impl Fs {
         };
         let on = On::Handle(&handle);
         self.observer
-            .op_that_may_wait(OpKind::Write, call, on, work, || {
+            .op_that_may_wait(OpKind::Write, call, on, watch, work, || {
                 self.waits(went.get(), how.from)
             })
     }

@@ -172,7 +172,7 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{Options, Owners, Permissions};
+    use crate::fs::{Attribution, Options, Owners, Permissions};
     use std::ffi::OsStr;
     use std::sync::mpsc::{channel, sync_channel};
 
@@ -185,6 +185,7 @@ mod tests {
             descriptors: 16,
             hidden: None,
             quiet: Vec::new(),
+            attribution: Attribution::Full,
             buffer: None,
         };
         let root = crate::sys::open_path(OsStr::new("/")).unwrap();

@@ -70,6 +70,7 @@ fn start(
         kernel_permissions: root,
         only_ids: (!root).then_some(ids),
         quiet: vec![Tid(u32::try_from(main.as_raw()).unwrap_or(0))],
+        attribution: plan.recording.attribution,
         buffer: plan.buffer,
     };
     let server = Server::start(device, config, plan.recording)?;

@@ -15,7 +15,7 @@ use crate::analysis::summary::Summary as Account;
 use crate::buffer::{self, BLOCK_SIZE, OnClose, Policy};
 use crate::error::Errno;
 use crate::event::{Event, Header, SCHEMA_VERSION};
-use crate::fs::Hidden;
+use crate::fs::{Attribution, Hidden};
 use crate::mount::Problem;
 use crate::render::table::{self, Layout, Style};
 use crate::render::text::Text;
@@ -63,8 +63,8 @@ pub struct Recording {
     pub invisible: Vec<String>,
     /// What works differently here.
     pub limits: Vec<String>,
-    /// How callers are named: `full` or `pid`.
-    pub attribution: String,
+    /// What is to be found out about each caller.
+    pub attribution: Attribution,
 }
 
 pub(super) struct Started {
@@ -215,6 +215,7 @@ fn header(recording: &Recording, view: &ViewConfig) -> Header {
     invisible.extend(recording.invisible.iter().cloned());
     let mut limits = kernel::limits(&release);
     limits.extend(recording.limits.iter().cloned());
+    let (_, attribution) = recording.attribution.possible();
     Header {
         schema: SCHEMA_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -225,7 +226,7 @@ fn header(recording: &Recording, view: &ViewConfig) -> Header {
         kernel_cache: "off".to_owned(),
         block_size: BLOCK_SIZE as u64,
         cmd: recording.cmd.clone(),
-        attribution: recording.attribution.clone(),
+        attribution,
         invisible,
         limits,
         ..buffering(view.buffer.as_ref())

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::buffer::{self, Drained};
 use crate::error::Errno;
 use crate::event::OwnCause;
-use crate::fs::{self, Fs, Hidden, Owners, Permissions};
+use crate::fs::{self, Attribution, Fs, Hidden, Owners, Permissions};
 use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
 use crate::mount::options::Access;
@@ -38,6 +38,8 @@ pub struct ViewConfig {
     pub only_ids: Option<(u32, u32)>,
     /// Threads of iolens itself, whose requests are not worth a line in the trace.
     pub quiet: Vec<Tid>,
+    /// What is to be found out about each caller.
+    pub attribution: Attribution,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
 }
@@ -77,6 +79,7 @@ impl View {
             descriptors: descriptor_budget(descriptors),
             hidden,
             quiet: config.quiet,
+            attribution: config.attribution.possible().0,
             buffer: config.buffer.map(|options| buffer::Options {
                 dirty_files: dirty_files(descriptors),
                 ..options

@@ -1,5 +1,6 @@
 //! Which events `iolens log` shows.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::civil::Time;
@@ -11,7 +12,7 @@ use crate::cli::units::parse_duration;
 use crate::error::Errno;
 use crate::event::{ByteText, CacheDid, Event, Op, OpKind, Writeback};
 use crate::trace::PathGlobs;
-use crate::types::Nanos;
+use crate::types::{Fh, Nanos};
 
 /// Kinds of events beside operations that `--op` can name.
 const OTHER_KINDS: [&str; 5] = ["writeback", "evict", "discard", "lost", "resume"];
@@ -47,7 +48,12 @@ pub(super) struct Filter {
     until: Option<Bound>,
     /// The bounds as points in time, once the header was seen.
     span: (Nanos, Nanos),
+    /// With `--fd`: opens of which no operation has told the descriptor yet.
+    opens: HashMap<Fh, Box<Op>>,
 }
+
+/// Opens that are remembered for `--fd` at most: who has more files open without using one is not followed.
+const OPENS_MAX: usize = 1 << 16;
 
 impl Filter {
     /// # Errors
@@ -87,7 +93,32 @@ impl Filter {
             since: bound("--since", &args.since)?,
             until: bound("--until", &args.until)?,
             span: (Nanos(0), Nanos(u64::MAX)),
+            opens: HashMap::new(),
         })
+    }
+
+    /// With `--fd`: the open to be shown before this event, the first one that tells its descriptor. The kernel
+    /// gives a descriptor only after an open was answered.
+    pub(super) fn joined(&mut self, event: &Event) -> Option<Event> {
+        let Event::Op(op) = event else { return None };
+        let fh = op.fh.filter(|_| !self.fds.is_empty())?;
+        match op.op {
+            OpKind::Open | OpKind::Create => {
+                if self.opens.len() < OPENS_MAX && self.kind(op.op.name()) && self.time(op.ts_ns) {
+                    self.opens.insert(fh, op.clone());
+                }
+                None
+            }
+            OpKind::Release => {
+                self.opens.remove(&fh);
+                None
+            }
+            _ => {
+                // Who opened it may be another process, as after fork(2).
+                let open = self.passes(event).then(|| self.opens.remove(&fh));
+                open.flatten().map(Event::Op)
+            }
+        }
     }
 
     /// Whether to show it; takes note of the header, from which relative times count.

@@ -1,0 +1,289 @@
+//! Whether a system call and a request belong together, and what the one tells of the other. What does not
+//! agree is not told.
+
+use super::syscall::{At, Doing, SystemCall, Transfer};
+use super::{Caller, Part, Seen, Thread, lock};
+use crate::types::{Fh, Pid, Seq};
+
+/// What a request asked, as far as a system call can be compared with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To read file data.
+    Read {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Who wants it.
+        from: From,
+    },
+    /// To write file data.
+    Write {
+        /// First byte; with O_APPEND where the kernel took the end to be.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Who wants it.
+        from: From,
+    },
+    /// One descriptor is being closed.
+    Flush,
+    /// Something about an open file.
+    Descriptor,
+    /// Something about a name, or about a file that need not be open.
+    Path,
+}
+
+/// Who wants file data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The application, which is blocked until it is there.
+    Call,
+    /// The application, which may have gone on (io_submit(2), io_uring).
+    MaybeLater,
+    /// The kernel, for its page cache.
+    PageCache,
+}
+
+/// Whether the call moves the file position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Moves {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+    /// That could not be found out.
+    #[default]
+    Unknown,
+}
+
+/// What is known of the system call behind a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Its name, or `page_fault`.
+    pub syscall: Option<&'static str>,
+    /// The descriptor it was given.
+    pub fd: Option<i32>,
+    /// The first request of the call.
+    pub call: Option<Seq>,
+    /// With the first request: what the application asked for.
+    pub call_size: Option<u64>,
+    /// Whether it moves the file position.
+    pub moves: Moves,
+}
+
+/// What io_uring's workers do was asked for by this call.
+const IO_URING: &str = "io_uring_enter";
+
+/// The open file that a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The open file description.
+    pub fh: Fh,
+    /// The inode number that the application sees.
+    pub ino: u64,
+}
+
+impl Caller {
+    /// What the thread was seen doing tells of the request `seq`, which asked for `asked` and of which
+    /// `done` bytes were done.
+    #[must_use]
+    pub fn judge(
+        &self,
+        thread: &Thread,
+        seen: Option<Seen>,
+        (asked, open): (Asked, Option<Open>),
+        (seq, done): (Seq, Option<u64>),
+    ) -> Found {
+        if thread.io_worker {
+            return named(IO_URING);
+        }
+        let Some(seen) = seen else {
+            return Found::default();
+        };
+        let pid = thread.pid;
+        let call = match seen.doing {
+            Doing::Call(call) => call,
+            Doing::Fault => return fault(asked),
+        };
+        match (asked, open) {
+            (Asked::Read { offset, len, from }, Some(open)) => {
+                let step = Step {
+                    open,
+                    offset,
+                    len,
+                    from,
+                    seq,
+                    done,
+                    pid,
+                };
+                self.transfer(call, call.reads(), seen.amount, step)
+            }
+            (Asked::Write { offset, len, from }, Some(open)) => {
+                let step = Step {
+                    open,
+                    offset,
+                    len,
+                    from,
+                    seq,
+                    done,
+                    pid,
+                };
+                self.transfer(call, call.writes(), seen.amount, step)
+            }
+            (Asked::Flush, _) if call.may_close() => Found {
+                fd: call.closes(),
+                ..named(call.name())
+            },
+            (Asked::Flush, _) => Found::default(),
+            (Asked::Descriptor, _) => Found {
+                // A write through O_SYNC is one more request, to sync.
+                fd: call.about().or_else(|| call.writes().map(|write| write.fd)),
+                ..named(call.name())
+            },
+            (Asked::Path | Asked::Read { .. } | Asked::Write { .. }, _) => named(call.name()),
+        }
+    }
+
+    fn transfer(
+        &self,
+        call: SystemCall,
+        transfer: Option<Transfer>,
+        amount: Option<u64>,
+        step: Step,
+    ) -> Found {
+        match step.from {
+            From::PageCache => return self.page_cache(call, transfer, step.open),
+            From::MaybeLater | From::Call => {}
+        }
+        let agreed = transfer.filter(|transfer| step.is_within(*transfer, amount));
+        let Some(transfer) = agreed else {
+            if matches!(call.name(), "execve" | "execveat") {
+                // They read the program.
+                return named(call.name());
+            }
+            // It has gone on: it does not wait for what it asked for.
+            self.shared.note_asynchronous(step.pid);
+            return match call.is_asynchronous() {
+                true => named(call.name()),
+                false => Found::default(),
+            };
+        };
+        if step.from == From::MaybeLater && self.inode_of(transfer.fd) != Some(step.open.ino) {
+            return Found::default();
+        }
+        let (first, call_size) = self.part(call, amount, step);
+        Found {
+            fd: Some(transfer.fd),
+            call: first,
+            call_size,
+            moves: match transfer.at {
+                At::Position => Moves::Yes,
+                At::Offset(_) | At::Indirect => Moves::No,
+            },
+            ..named(call.name())
+        }
+    }
+
+    /// Read-ahead goes on when the call that began it is over, so only calls that are known to fill the page
+    /// cache from this very file are named.
+    fn page_cache(&self, call: SystemCall, transfer: Option<Transfer>, open: Open) -> Found {
+        if !call.fills_page_cache() {
+            return Found::default();
+        }
+        let fd = transfer
+            .map(|transfer| transfer.fd)
+            .or_else(|| call.about());
+        match fd {
+            None => named(call.name()),
+            Some(fd) if self.inode_of(fd) == Some(open.ino) => Found {
+                fd: Some(fd),
+                ..named(call.name())
+            },
+            Some(_) => Found::default(),
+        }
+    }
+
+    /// The first request of the system call that this one is part of, and with the first one the whole size.
+    fn part(
+        &self,
+        doing: SystemCall,
+        amount: Option<u64>,
+        step: Step,
+    ) -> (Option<Seq>, Option<u64>) {
+        let mut state = lock(&self.state);
+        let goes_on = state
+            .last
+            .take()
+            .filter(|last| (last.doing, last.fh, last.next) == (doing, step.open.fh, step.offset));
+        let (call, whole, left) = match (goes_on, amount) {
+            (Some(last), _) => (last.call, None, last.left),
+            (None, Some(amount)) => (step.seq, Some(amount), amount),
+            (None, None) => return (Some(step.seq), None),
+        };
+        let left = left.saturating_sub(step.len);
+        if left > 0 && step.done == Some(step.len) {
+            state.last = Some(Part {
+                call,
+                doing,
+                fh: step.open.fh,
+                next: step.offset + step.len,
+                left,
+            });
+        }
+        (Some(call), whole)
+    }
+}
+
+/// A request that transfers data.
+#[derive(Clone, Copy)]
+struct Step {
+    open: Open,
+    offset: u64,
+    len: u64,
+    from: From,
+    seq: Seq,
+    done: Option<u64>,
+    pid: Pid,
+}
+
+impl Step {
+    /// Whether it may be a part of the call.
+    fn is_within(&self, transfer: Transfer, amount: Option<u64>) -> bool {
+        let Some(amount) = amount else {
+            return self.from == From::Call;
+        };
+        let start = match transfer.at {
+            At::Offset(start) => start,
+            At::Position | At::Indirect => return self.len <= amount,
+        };
+        let end = start.saturating_add(amount);
+        start <= self.offset && self.offset.saturating_add(self.len) <= end
+    }
+}
+
+fn named(name: &'static str) -> Found {
+    Found {
+        syscall: Some(name),
+        moves: if name.starts_with("exec") {
+            Moves::No
+        } else {
+            Moves::Unknown
+        },
+        ..Found::default()
+    }
+}
+
+fn fault(asked: Asked) -> Found {
+    match asked {
+        Asked::Read {
+            from: From::PageCache,
+            ..
+        } => Found {
+            syscall: Some("page_fault"),
+            moves: Moves::No,
+            ..Found::default()
+        },
+        _ => Found::default(),
+    }
+}

@@ -1,0 +1,335 @@
+//! System calls: what `/proc/TID/syscall` says (man 5 proc_pid_syscall), and what the arguments of the
+//! calls mean that concern a file by its descriptor. Pure.
+
+use syscalls::Sysno;
+
+/// Programs with 32-bit addresses have system calls of other numbers, which `/proc/TID/syscall` does not
+/// tell apart; but their stack lies below this.
+const LOWEST_STACK: u64 = 1 << 32;
+
+/// What a thread was doing when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It was in a system call.
+    Call(SystemCall),
+    /// It was blocked outside of one: in a page fault.
+    Fault,
+}
+
+/// A system call under way: its number on this machine and its arguments as they are in the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemCall {
+    name: &'static str,
+    args: [u64; 6],
+}
+
+/// How a call on file data says where the data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At the file position, which the call moves.
+    Position,
+    /// At this offset.
+    Offset(u64),
+    /// As another argument says, which is an address.
+    Indirect,
+}
+
+/// How a call on file data says how much it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(u64),
+    /// As many as this vector of that many elements has room for.
+    Vector(u64, u64),
+}
+
+/// A call that moves data from or to a file, as its arguments say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The descriptor.
+    pub fd: i32,
+    /// Where.
+    pub at: At,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// The kernel caps what one call may transfer (fs/read_write.c MAX_RW_COUNT with pages of 4 KiB).
+const TRANSFER_MAX: u64 = 0x7fff_f000;
+
+impl Doing {
+    /// `None` for a thread that was not blocked (`running`), for a call without a name, and for a 32-bit
+    /// program.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Doing> {
+        let mut words = text.split_ascii_whitespace();
+        let number: i64 = words.next()?.parse().ok()?;
+        let mut hex = || {
+            let word = words.next()?.strip_prefix("0x")?;
+            u64::from_str_radix(word, 16).ok()
+        };
+        if number < 0 {
+            return Some(Doing::Fault);
+        }
+        let mut args = [0; 6];
+        for arg in &mut args {
+            *arg = hex()?;
+        }
+        let stack = hex()?;
+        let name = Sysno::new(usize::try_from(number).ok()?)?.name();
+        (stack >= LOWEST_STACK).then_some(Doing::Call(SystemCall { name, args }))
+    }
+}
+
+/// A descriptor in a register: the kernel looks at the lower half alone.
+fn descriptor(arg: u64) -> i32 {
+    let [a, b, c, d, ..] = arg.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
+}
+
+impl SystemCall {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn fd(&self, arg: usize) -> i32 {
+        descriptor(self.args[arg])
+    }
+
+    fn transfer(&self, at: At) -> Transfer {
+        Transfer {
+            fd: self.fd(0),
+            at,
+            amount: Amount::Bytes(self.args[2].min(TRANSFER_MAX)),
+        }
+    }
+
+    fn vectors(&self, at: At) -> Transfer {
+        Transfer {
+            amount: Amount::Vector(self.args[1], self.args[2]),
+            ..self.transfer(at)
+        }
+    }
+
+    /// preadv2 and pwritev2 take -1 for the file position.
+    fn at(&self) -> At {
+        match self.args[3] {
+            u64::MAX => At::Position,
+            offset => At::Offset(offset),
+        }
+    }
+
+    fn indirect(&self, fd: usize, pointer: usize, len: usize) -> Transfer {
+        let at = match self.args[pointer] {
+            0 => At::Position,
+            _ => At::Indirect,
+        };
+        Transfer {
+            fd: self.fd(fd),
+            at,
+            amount: Amount::Bytes(self.args[len].min(TRANSFER_MAX)),
+        }
+    }
+
+    /// What it reads from a file, if it does.
+    #[must_use]
+    pub fn reads(&self) -> Option<Transfer> {
+        Some(match self.name {
+            "read" => self.transfer(At::Position),
+            "pread64" => self.transfer(At::Offset(self.args[3])),
+            "readv" => self.vectors(At::Position),
+            "preadv" => self.vectors(At::Offset(self.args[3])),
+            "preadv2" => self.vectors(self.at()),
+            "sendfile" => self.indirect(1, 2, 3),
+            "splice" | "copy_file_range" => self.indirect(0, 1, 4),
+            _ => return None,
+        })
+    }
+
+    /// What it writes to a file, if it does.
+    #[must_use]
+    pub fn writes(&self) -> Option<Transfer> {
+        Some(match self.name {
+            "write" => self.transfer(At::Position),
+            "pwrite64" => self.transfer(At::Offset(self.args[3])),
+            "writev" => self.vectors(At::Position),
+            "pwritev" => self.vectors(At::Offset(self.args[3])),
+            "pwritev2" => self.vectors(self.at()),
+            "sendfile" => Transfer {
+                fd: self.fd(0),
+                at: At::Position,
+                amount: Amount::Bytes(self.args[3].min(TRANSFER_MAX)),
+            },
+            "splice" | "copy_file_range" => self.indirect(2, 3, 4),
+            _ => return None,
+        })
+    }
+
+    /// The descriptor that it closes: that of close(2), the one that dup2(2) and dup3(2) replace.
+    #[must_use]
+    pub fn closes(&self) -> Option<i32> {
+        match self.name {
+            "close" => Some(self.fd(0)),
+            "dup2" | "dup3" => Some(self.fd(1)),
+            "close_range" if self.args[0] == self.args[1] => Some(self.fd(0)),
+            _ => None,
+        }
+    }
+
+    /// Whether it can close a descriptor at all.
+    #[must_use]
+    pub fn may_close(&self) -> bool {
+        matches!(
+            self.name,
+            "close"
+                | "dup2"
+                | "dup3"
+                | "close_range"
+                | "exit"
+                | "exit_group"
+                | "execve"
+                | "execveat"
+        )
+    }
+
+    /// The descriptor that it is about, for calls that are about one and transfer nothing.
+    #[must_use]
+    pub fn about(&self) -> Option<i32> {
+        match self.name {
+            "fsync" | "fdatasync" | "ftruncate" | "fallocate" | "lseek" | "copy_file_range"
+            | "ioctl" | "getdents" | "getdents64" | "fchmod" | "fchown" | "fcntl" | "flock"
+            | "sync_file_range" | "readahead" | "fadvise64" => Some(self.fd(0)),
+            // futimens(3) is utimensat(2) without a path.
+            "utimensat" if self.args[1] == 0 => Some(self.fd(0)),
+            _ => None,
+        }
+    }
+
+    /// Whether it asks the kernel to do input and output in its own time.
+    #[must_use]
+    pub fn is_asynchronous(&self) -> bool {
+        matches!(self.name, "io_submit" | "io_uring_enter")
+    }
+
+    /// Whether it fills the kernel's page cache from the file that it is about.
+    #[must_use]
+    pub fn fills_page_cache(&self) -> bool {
+        matches!(
+            self.name,
+            "sendfile"
+                | "splice"
+                | "copy_file_range"
+                | "execve"
+                | "execveat"
+                | "mmap"
+                | "madvise"
+                | "mlock"
+                | "mlock2"
+                | "mlockall"
+                | "readahead"
+                | "fadvise64"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(number: Sysno, args: [u64; 6]) -> SystemCall {
+        let args = args.map(|arg| format!("{arg:#x}")).join(" ");
+        let text = format!("{} {args} 0x7ffd53150000 0x7f2e0b0f1a5d\n", number.id());
+        match Doing::parse(&text) {
+            Some(Doing::Call(call)) => call,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_file_of_the_kernel_is_read() {
+        let read = call(Sysno::read, [3, 0x7f00, 100, 0, 0, 0]);
+        assert_eq!(read.name(), "read");
+        let transfer = Transfer {
+            fd: 3,
+            at: At::Position,
+            amount: Amount::Bytes(100),
+        };
+        assert_eq!(read.reads(), Some(transfer));
+        assert_eq!(read.writes(), None);
+        let fault = "-1 0x7ffd53150000 0x7f2e0b0f1a5d\n";
+        assert_eq!(Doing::parse(fault), Some(Doing::Fault));
+        assert_eq!(Doing::parse("running\n"), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_unknown_is_nothing() {
+        for text in [
+            "",
+            "\n",
+            "0",
+            "0 0x1",
+            "0 1 2 3 4 5 6 7 8",
+            "x y",
+            "99999 0x0 0x0 0x0 0x0 0x0 0x0 0x7ffd53150000 0x1",
+        ] {
+            assert_eq!(Doing::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_32_bit_program_is_not_taken_for_one_of_64() {
+        // 3 is read(2) there, and close(2) on x86-64.
+        let text = "3 0x3 0xffb0 0x64 0x0 0x0 0x0 0xff9d4c10 0xf7f2b549\n";
+        assert_eq!(Doing::parse(text), None);
+    }
+
+    #[test]
+    fn each_variant_says_where_and_how_much() {
+        let at = |number, args| call(number, args).writes().map(|write| write.at);
+        assert_eq!(
+            at(Sysno::pwrite64, [1, 0, 9, 70, 0, 0]),
+            Some(At::Offset(70))
+        );
+        assert_eq!(
+            at(Sysno::pwritev2, [1, 0, 1, u64::MAX, 0, 0]),
+            Some(At::Position)
+        );
+        assert_eq!(at(Sysno::pwritev2, [1, 0, 1, 5, 0, 0]), Some(At::Offset(5)));
+        let vector = call(Sysno::writev, [1, 0xabc, 4, 0, 0, 0])
+            .writes()
+            .unwrap();
+        assert_eq!(vector.amount, Amount::Vector(0xabc, 4));
+        let send = call(Sysno::sendfile, [5, 6, 0, 1000, 0, 0]);
+        assert_eq!(
+            (send.reads().unwrap().fd, send.writes().unwrap().fd),
+            (6, 5)
+        );
+        let copy = call(Sysno::copy_file_range, [5, 0x7f00, 6, 0, 10, 0]);
+        assert_eq!(copy.reads().unwrap().at, At::Indirect);
+        assert_eq!(
+            (copy.writes().unwrap().fd, copy.writes().unwrap().at),
+            (6, At::Position)
+        );
+        let huge = call(Sysno::read, [3, 0, u64::MAX, 0, 0, 0])
+            .reads()
+            .unwrap();
+        assert_eq!(huge.amount, Amount::Bytes(TRANSFER_MAX));
+    }
+
+    #[test]
+    fn the_descriptor_that_is_closed_is_told_where_the_call_names_it() {
+        assert_eq!(call(Sysno::close, [7, 0, 0, 0, 0, 0]).closes(), Some(7));
+        assert_eq!(call(Sysno::dup3, [7, 8, 0, 0, 0, 0]).closes(), Some(8));
+        assert_eq!(call(Sysno::close_range, [3, 9, 0, 0, 0, 0]).closes(), None);
+        let exit = call(Sysno::exit_group, [0; 6]);
+        assert_eq!((exit.closes(), exit.may_close()), (None, true));
+        assert!(!call(Sysno::read, [0; 6]).may_close());
+        // The kernel takes the lower half of the register.
+        assert_eq!(
+            call(Sysno::close, [0xffff_ffff_ffff_ffff, 0, 0, 0, 0, 0]).closes(),
+            Some(-1)
+        );
+    }
+}

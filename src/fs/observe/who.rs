@@ -1,0 +1,234 @@
+//! Who is behind a request: the thread, and what its system call tells.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::On;
+use crate::caller;
+use crate::caller::{
+    Answer, Asked, Caller, Callers, Doing, Found, From, Look, Moves, Open, Seen, Thread,
+};
+use crate::event::{Op, OpKind};
+use crate::fs::handle::{Handle, POSITION_UNKNOWN};
+use crate::types::{Nanos, Tid};
+
+/// What is found out about each caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribution {
+    /// Process, thread, system call and descriptor.
+    Full,
+    /// Process and thread.
+    Process,
+    /// Nothing but the thread's number.
+    Nothing,
+}
+
+impl Attribution {
+    /// As much of it as can be had here, and how the trace's header says it.
+    #[must_use]
+    pub fn possible(self) -> (Attribution, String) {
+        if let Some(why) = caller::obstacle_to_threads() {
+            return (Attribution::Nothing, format!("off: {why}"));
+        }
+        match (self, caller::obstacle_to_system_calls()) {
+            (Attribution::Full, None) => (Attribution::Full, "full".to_owned()),
+            (Attribution::Full, Some(why)) => (Attribution::Process, format!("pid: {why}")),
+            (Attribution::Process, _) => (Attribution::Process, "pid".to_owned()),
+            (Attribution::Nothing, _) => (Attribution::Nothing, "off: not asked for".to_owned()),
+        }
+    }
+}
+
+/// How a caller's system call can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// By the thread that serves the request: the caller is blocked until the answer comes.
+    Here,
+    /// By another thread: the caller may be in execve(2), or may have gone on.
+    Aside,
+}
+
+impl Watch {
+    /// How to look at whoever asks for this, unless more is known.
+    pub(super) fn of(kind: OpKind) -> Watch {
+        match kind {
+            OpKind::Flush => Watch::Aside,
+            _ => Watch::Here,
+        }
+    }
+}
+
+/// Who is behind a request.
+pub(super) struct Who {
+    pub(super) thread: Option<Thread>,
+    caller: Option<Arc<Caller>>,
+    attribution: Attribution,
+    seeing: Seeing,
+    asked: Asked,
+    handle: Option<Arc<Handle>>,
+}
+
+enum Seeing {
+    Nothing,
+    Seen(Option<Seen>),
+    Coming(Answer),
+}
+
+impl Who {
+    /// Nobody is known, or worth to be.
+    pub(super) fn unknown() -> Who {
+        Who {
+            thread: None,
+            caller: None,
+            attribution: Attribution::Process,
+            seeing: Seeing::Nothing,
+            asked: Asked::Path,
+            handle: None,
+        }
+    }
+
+    /// Process and thread alone.
+    pub(super) fn look_up(callers: &Callers, tid: Tid, now: Nanos, kind: OpKind) -> Who {
+        let look = match kind {
+            OpKind::Open | OpKind::Create | OpKind::Opendir => Look::Again,
+            _ => Look::Recent,
+        };
+        let caller = callers.caller(tid, now);
+        Who {
+            thread: caller.as_ref().and_then(|caller| caller.thread(now, look)),
+            caller,
+            ..Who::unknown()
+        }
+    }
+
+    /// Looks what the thread is doing, for a request that is recorded.
+    pub(super) fn watch(
+        &mut self,
+        callers: &Callers,
+        (attribution, watch): (Attribution, Watch),
+        (kind, on): (OpKind, On<'_>),
+        now: Nanos,
+    ) {
+        self.attribution = attribution;
+        if let On::Handle(handle) = on {
+            self.handle = Some(Arc::clone(handle));
+            self.asked = Asked::Descriptor;
+        }
+        if kind == OpKind::Flush {
+            self.asked = Asked::Flush;
+        }
+        let Some(caller) = &self.caller else { return };
+        let watch = match watch {
+            Watch::Here if self.is_asynchronous(callers, kind) => Watch::Aside,
+            other => other,
+        };
+        self.seeing = match (attribution, watch) {
+            (Attribution::Full, Watch::Here) => Seeing::Seen(caller.look()),
+            // Whether a read for the page cache is a page fault is always told.
+            (_, Watch::Aside) if attribution == Attribution::Full || kind == OpKind::Read => {
+                let coming = callers.ask(caller, now);
+                coming.map_or(Seeing::Nothing, Seeing::Coming)
+            }
+            _ => Seeing::Nothing,
+        };
+    }
+
+    /// Whether a request for data may be one that its process does not wait for.
+    fn is_asynchronous(&self, callers: &Callers, kind: OpKind) -> bool {
+        let data = matches!(kind, OpKind::Read | OpKind::Write);
+        let thread = self.thread.as_ref().filter(|_| data);
+        thread.is_some_and(|thread| callers.is_asynchronous(thread.pid))
+    }
+
+    pub(super) fn asks(&mut self, asked: Asked) {
+        self.asked = match (asked, &self.seeing) {
+            // As it was looked at.
+            (
+                Asked::Read {
+                    offset,
+                    len,
+                    from: From::Call,
+                },
+                Seeing::Coming(_),
+            ) => Asked::Read {
+                offset,
+                len,
+                from: From::MaybeLater,
+            },
+            (
+                Asked::Write {
+                    offset,
+                    len,
+                    from: From::Call,
+                },
+                Seeing::Coming(_),
+            ) => Asked::Write {
+                offset,
+                len,
+                from: From::MaybeLater,
+            },
+            (asked, _) => asked,
+        };
+    }
+
+    fn seen(&mut self, now: Nanos) -> Option<Seen> {
+        if let Seeing::Coming(answer) = &self.seeing {
+            self.seeing = Seeing::Seen(answer.wait(now));
+        }
+        match self.seeing {
+            Seeing::Seen(seen) => seen,
+            Seeing::Nothing | Seeing::Coming(_) => None,
+        }
+    }
+
+    /// Whether the thread is in a page fault, as far as that can be told.
+    pub(super) fn is_in_page_fault(&mut self, now: Nanos) -> bool {
+        self.seen(now)
+            .is_some_and(|seen| seen.doing == Doing::Fault)
+    }
+
+    /// Tells the event what the system call says. The answer has not been given yet: the thread is where it was.
+    pub(super) fn tell(&mut self, op: &mut Op, now: Nanos) {
+        let seen = self.seen(now);
+        let (Attribution::Full, Some(caller), Some(thread)) =
+            (self.attribution, &self.caller, &self.thread)
+        else {
+            return;
+        };
+        let open = self.handle.as_ref().map(|handle| Open {
+            fh: handle.fh,
+            ino: handle.inode.ino().0,
+        });
+        let found = caller.judge(thread, seen, (self.asked, open), (op.seq, op.ret));
+        op.syscall = found.syscall.map(Cow::Borrowed);
+        op.fd = found.fd.filter(|fd| *fd >= 0);
+        op.call = found.call.map(|call| call.0);
+        op.call_size = found.call_size;
+        if let Some(handle) = &self.handle {
+            follow(handle, self.asked, found, op);
+        }
+    }
+}
+
+/// Follows the file position, which all descriptors of an open file description share.
+fn follow(handle: &Handle, asked: Asked, found: Found, op: &mut Op) {
+    let (Asked::Read { offset, from, .. } | Asked::Write { offset, from, .. }) = asked else {
+        return;
+    };
+    let Some(done) = op.ret else { return };
+    match found.moves {
+        Moves::No => {}
+        Moves::Unknown if from == From::PageCache && found.syscall.is_none() => {}
+        Moves::Unknown => handle.position.store(POSITION_UNKNOWN, Ordering::Relaxed),
+        Moves::Yes => {
+            let end = offset + done;
+            let before = handle.position.swap(end, Ordering::Relaxed);
+            let appends = op.op == OpKind::Write && op.flags.iter().any(|flag| flag == "O_APPEND");
+            if before != offset && before != POSITION_UNKNOWN && !appends {
+                op.seek_from = Some(before);
+            }
+            op.pos = Some(end);
+        }
+    }
+}
