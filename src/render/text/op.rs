@@ -170,9 +170,12 @@ impl Text {
             self.line.push_str(" via ");
             escape_text(syscall, &mut self.line);
         }
+        // Most calls are one request.
+        let whole =
+            op.call == Some(op.seq.0) && op.call_size.is_none_or(|size| op.size == Some(size));
         let numbers = [
-            (" call=", op.call),
-            (" call_size=", op.call_size),
+            (" call=", op.call.filter(|_| !whole)),
+            (" call_size=", op.call_size.filter(|_| !whole)),
             (" pos=", op.pos),
             (" seek_from=", op.seek_from),
             (" file_size=", op.file_size.filter(|_| changes_size(op))),

@@ -400,3 +400,18 @@ fn the_header_is_one_short_line_and_tells_the_block_size() {
     assert_eq!(blocks(0, 1 << 17, text.block_size), 2);
     assert_eq!(blocks(5, 0, 4096), 0);
 }
+
+#[test]
+fn only_a_call_of_several_requests_says_so() {
+    let shown = |first: u64, call_size: Option<u64>| {
+        call(OpKind::Write, |op| {
+            op.seq = Seq(7);
+            op.size = Some(4096);
+            op.call = Some(first);
+            op.call_size = call_size;
+        })
+    };
+    assert!(!shown(7, Some(4096)).contains("call"));
+    assert!(shown(7, Some(9000)).contains("call=7 call_size=9000"));
+    assert!(shown(5, None).contains("call=5"));
+}
