@@ -4,6 +4,7 @@
 //! audit judges what was recorded and not what the code meant. Pure: whoever calls reads the trace.
 
 pub mod audit;
+pub mod report;
 mod seqset;
 pub mod summary;
 mod timeline;

@@ -8,6 +8,7 @@ pub mod input;
 pub mod log;
 pub mod mount;
 pub mod recording;
+pub mod report;
 pub mod run;
 pub mod units;
 pub mod unmount;
@@ -22,6 +23,7 @@ pub const EXIT_USAGE: u8 = 2;
 const EXAMPLES: &str = "\
 Examples:
   iolens run -- python3 script.py      record one program's file I/O in the current directory
+  iolens report                        what it did, per file, and what stands out
   iolens log                           read what it did, one operation a line
   iolens mount ./data /mnt/view        a recorded view for any number of programs
   iolens unmount /mnt/view             write back, unmount, wait for the end
@@ -42,6 +44,7 @@ enum Command {
     Unmount(unmount::Args),
     Run(Box<run::Args>),
     Log(Box<log::Args>),
+    Report(report::Args),
     Audit(audit::Args),
 }
 
@@ -59,6 +62,7 @@ impl Cli {
             Command::Unmount(args) => unmount::run(&args),
             Command::Run(args) => run::run(*args),
             Command::Log(args) => log::run(&args),
+            Command::Report(args) => report::run(&args),
             Command::Audit(args) => audit::run(&args),
         }
     }

@@ -4,6 +4,7 @@
 //! terminal. Whatever the names in a trace contain, what comes out is printable.
 
 mod escape;
+pub mod report;
 pub mod table;
 pub mod text;
 

@@ -151,7 +151,7 @@ fn shorten(name: &str, width: usize) -> String {
     format!("...{tail}")
 }
 
-fn count(number: u64) -> String {
+pub(super) fn count(number: u64) -> String {
     if number == 0 {
         "-".to_owned()
     } else {
@@ -160,7 +160,7 @@ fn count(number: u64) -> String {
 }
 
 /// `8188 B`, `1.5 MiB`
-fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     if number == 0 {
         return "-".to_owned();
@@ -175,7 +175,7 @@ fn bytes(number: u64) -> String {
 }
 
 /// `12 us`, `3.4 ms`, `1.2 s`
-fn time(nanos: u64) -> String {
+pub(super) fn time(nanos: u64) -> String {
     match nanos {
         0 => "-".to_owned(),
         1..1_000_000 => format!("{} us", nanos.div_ceil(1000)),
