@@ -111,7 +111,8 @@ fn head(report: &Report, out: &mut String) {
     }
 }
 
-fn findings(findings: &[Finding], layout: Layout, out: &mut String) {
+/// What stands out, a paragraph each.
+pub fn findings(findings: &[Finding], layout: Layout, out: &mut String) {
     let (bold, off) = match layout.style {
         Style::Plain => ("", ""),
         Style::Colour => ("\x1b[1m", "\x1b[0m"),
@@ -134,13 +135,8 @@ fn findings(findings: &[Finding], layout: Layout, out: &mut String) {
     }
     let more = findings.len().saturating_sub(layout.top);
     if more > 0 {
-        push(
-            out,
-            format_args!(
-                "\nand {} (--top N shows more)\n",
-                many(more as u64, "more finding")
-            ),
-        );
+        let more = many(more as u64, "more finding");
+        push(out, format_args!("\nand {more} (iolens report --top N)\n"));
     }
 }
 

@@ -33,10 +33,9 @@ const HEAD: [&str; 8] = [
     "opens", "reads", "read", "writes", "written", "fsync", "errors", "time",
 ];
 
-/// The summary as lines: a table of the largest files, totals, and where to look next. `trace` is
-/// where the trace is.
+/// The summary as lines: a table of the largest files and totals.
 #[must_use]
-pub fn render(summary: &Summary, trace: Option<&Path>, layout: Layout) -> String {
+pub fn render(summary: &Summary, layout: Layout) -> String {
     let files = summary.files();
     let mut rows: Vec<(String, [String; 8], bool)> = Vec::new();
     for (path, tally) in files.iter().take(ROWS) {
@@ -62,7 +61,6 @@ pub fn render(summary: &Summary, trace: Option<&Path>, layout: Layout) -> String
     } else {
         table(&mut out, &rows, &more, layout);
     }
-    notes(&mut out, summary, trace);
     out
 }
 
@@ -109,10 +107,13 @@ fn table(out: &mut String, rows: &[(String, [String; 8], bool)], more: &str, lay
     }
 }
 
-fn notes(out: &mut String, summary: &Summary, trace: Option<&Path>) {
+/// What is to be known of the table, where the trace is, and where to look next.
+#[must_use]
+pub fn notes(summary: &Summary, trace: Option<&Path>) -> String {
+    let mut out = String::new();
     if summary.lost > 0 {
         push(
-            out,
+            &mut out,
             format_args!(
                 "{} events could not be recorded: the numbers are too low\n",
                 summary.lost
@@ -122,10 +123,12 @@ fn notes(out: &mut String, summary: &Summary, trace: Option<&Path>) {
     if let Some(trace) = trace {
         let mut path = String::new();
         escape_bytes(trace.as_os_str().as_encoded_bytes(), &mut path);
-        push(out, format_args!("trace: {path}\n"));
-        out.push_str("next:  iolens log            every operation, one a line (--path GLOB, --op write, --failed)\n");
+        push(&mut out, format_args!("trace: {path}\n"));
+        out.push_str("next:  iolens report         what the program did, per file and open, and what stands out\n");
+        out.push_str("       iolens log            every operation, one a line (--path GLOB, --op write, --failed)\n");
         out.push_str("       iolens audit          proves that the trace is whole\n");
     }
+    out
 }
 
 fn cells(tally: &Tally) -> [String; 8] {
@@ -209,7 +212,8 @@ mod tests {
 
     #[test]
     fn the_largest_files_come_first_and_the_rest_is_counted() {
-        let text = render(&summary(13), Some(Path::new("/t.jsonl")), PLAIN);
+        let summary = summary(13);
+        let text = render(&summary, PLAIN) + &notes(&summary, Some(Path::new("/t.jsonl")));
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("file"));
         assert!(
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn the_table_keeps_to_the_width_as_far_as_it_can() {
         for width in [60, 80, 100, 200] {
-            let text = render(&summary(3), None, Layout { width, ..PLAIN });
+            let text = render(&summary(3), Layout { width, ..PLAIN });
             let widest = text.lines().map(str::len).max().unwrap();
             assert!(widest <= width.max(80), "{width}: {text}");
         }
@@ -242,8 +246,8 @@ mod tests {
             width: 80,
             style: Style::Colour,
         };
-        assert!(render(&summary, None, layout).contains("\x1b[31m"));
-        assert!(!render(&summary, None, PLAIN).contains('\x1b'));
+        assert!(render(&summary, layout).contains("\x1b[31m"));
+        assert!(!render(&summary, PLAIN).contains('\x1b'));
     }
 
     #[test]

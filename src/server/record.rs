@@ -11,14 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kernel;
 use super::view::ViewConfig;
+use crate::analysis::report::Reporter;
 use crate::analysis::summary::Summary as Account;
 use crate::buffer::{self, BLOCK_SIZE, OnClose, Policy};
 use crate::error::Errno;
 use crate::event::{Event, Header, SCHEMA_VERSION};
 use crate::fs::{Attribution, Hidden};
 use crate::mount::Problem;
+use crate::render::report;
 use crate::render::table::{self, Layout, Style};
 use crate::render::text::Text;
+use crate::trace::reader::{Item, Reader};
 use crate::trace::store::Store;
 use crate::trace::{self, CaptureFilter, Config, Formatter, Pace, Recorder, Summary};
 
@@ -86,7 +89,9 @@ impl Tally {
         let mut text = String::new();
         if let Some(account) = &self.0 {
             let account = account.lock().unwrap_or_else(PoisonError::into_inner);
-            text = table::render(&account, trace, layout());
+            text = table::render(&account, layout());
+            text.push_str(&what_stands_out(trace));
+            text.push_str(&table::notes(&account, trace));
         }
         if !summary.footer {
             text.push_str("iolens: the end of the trace could not be written\n");
@@ -106,6 +111,42 @@ impl Tally {
             inner(event, out);
         })
     }
+}
+
+/// Longer traces are for `iolens report`: reading one again takes a second for each 150 MB.
+const READ_AGAIN_MAX: u64 = 64 << 20;
+
+/// Findings at the end of a run.
+const FINDINGS: usize = 3;
+
+/// The findings of a trace that was just written, where it is a file and not too long.
+fn what_stands_out(trace: Option<&Path>) -> String {
+    let short = |path: &&Path| {
+        let length = std::fs::metadata(path).map(|metadata| metadata.len());
+        length.is_ok_and(|length| length <= READ_AGAIN_MAX)
+    };
+    let Some(Ok(reader)) = trace.filter(short).map(Reader::open) else {
+        return String::new();
+    };
+    let mut reporter = Reporter::default();
+    for item in reader {
+        match item {
+            Ok(Item::Event(_, event)) => reporter.push(&event),
+            Ok(Item::End(_)) | Err(_) => break,
+        }
+    }
+    let mut text = String::new();
+    let Layout { width, style } = layout();
+    let layout = report::Layout {
+        width,
+        style,
+        top: FINDINGS,
+    };
+    report::findings(&reporter.finish().findings, layout, &mut text);
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 fn layout() -> Layout {
