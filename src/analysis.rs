@@ -6,5 +6,6 @@
 pub mod audit;
 pub mod report;
 mod seqset;
+pub mod story;
 pub mod summary;
 mod timeline;

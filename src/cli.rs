@@ -10,6 +10,7 @@ pub mod mount;
 pub mod recording;
 pub mod report;
 pub mod run;
+pub mod story;
 pub mod units;
 pub mod unmount;
 
@@ -45,6 +46,7 @@ enum Command {
     Run(Box<run::Args>),
     Log(Box<log::Args>),
     Report(report::Args),
+    Story(story::Args),
     Audit(audit::Args),
 }
 
@@ -63,6 +65,7 @@ impl Cli {
             Command::Run(args) => run::run(*args),
             Command::Log(args) => log::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Story(args) => story::run(&args),
             Command::Audit(args) => audit::run(&args),
         }
     }

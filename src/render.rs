@@ -5,6 +5,7 @@
 
 mod escape;
 pub mod report;
+pub mod story;
 pub mod table;
 pub mod text;
 
