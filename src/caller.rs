@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
-pub use aside::Answer;
+pub use aside::{Answer, Patience};
 pub use judge::{Asked, Found, From, Moves, Open};
 pub use syscall::Doing;
 use syscall::{Amount, SystemCall};
@@ -120,8 +120,9 @@ struct State {
     syscall: Option<Arc<File>>,
     /// The system call that the last transfer was part of.
     last: Option<Part>,
-    /// It did not answer in time: not to be asked aside before.
-    not_before: Nanos,
+    /// It did not answer in the time of that patience: not to be asked aside with no more of it before, unless it
+    /// answers after all.
+    silent: Option<(Patience, Nanos)>,
 }
 
 /// The last request of a system call that may have been split into several.
@@ -195,11 +196,12 @@ impl Callers {
     }
 
     /// Has another thread look what `caller` is doing.
-    pub fn ask(&self, caller: &Arc<Caller>, now: Nanos) -> Option<Answer> {
-        if lock(&caller.state).not_before > now {
+    pub fn ask(&self, caller: &Arc<Caller>, now: Nanos, patience: Patience) -> Option<Answer> {
+        let silent = lock(&caller.state).silent;
+        if silent.is_some_and(|(with, until)| with >= patience && until > now) {
             return None;
         }
-        self.aside.ask(caller)
+        self.aside.ask(caller, patience)
     }
 }
 
@@ -263,8 +265,13 @@ impl Caller {
 
     /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each
     /// descriptor that this closes.
-    fn was_silent(&self, now: Nanos) {
-        lock(&self.state).not_before = Nanos(now.0 + FRESH_NS);
+    fn was_silent(&self, now: Nanos, patience: Patience) {
+        lock(&self.state).silent = Some((patience, Nanos(now.0 + FRESH_NS)));
+    }
+
+    /// It was asked aside and has answered, be it too late.
+    fn was_heard(&self) {
+        lock(&self.state).silent = None;
     }
 
     /// How many bytes a vector of the thread's memory has room for. Only for a thread that is blocked in
@@ -449,13 +456,34 @@ mod tests {
             amount: Some(77),
         };
         // A machine under load may be too slow for once.
-        let aside = |now: u64| callers.ask(&caller, Nanos(now))?.wait(Nanos(now));
+        let aside = |now: u64| {
+            callers
+                .ask(&caller, Nanos(now), Patience::Short)?
+                .wait(Nanos(now))
+        };
         let found = (1..100).find_map(|second| aside(second * 1_000_000_000));
         assert_eq!(found, Some(seen));
         nix::unistd::write(&writer, b"x").unwrap();
         assert_eq!(blocked.join().unwrap(), 1);
         // It is gone, and so is what was known of it.
         while caller.doing().is_some() {
+            assert!(std::time::Instant::now() < deadline);
+        }
+    }
+
+    #[test]
+    fn a_silent_thread_is_asked_again_with_more_patience_and_once_it_was_heard() {
+        let (callers, caller) = this_thread();
+        let asks = |patience| callers.ask(&caller, Nanos(2), patience).is_some();
+        let silent = |patience| lock(&caller.state).silent = Some((patience, Nanos(9)));
+        silent(Patience::Short);
+        assert!(!asks(Patience::Short));
+        silent(Patience::Long);
+        assert!(!asks(Patience::Short) && !asks(Patience::Long));
+        silent(Patience::Short);
+        assert!(asks(Patience::Long));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !asks(Patience::Short) {
             assert!(std::time::Instant::now() < deadline);
         }
     }

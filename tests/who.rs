@@ -105,6 +105,53 @@ os.write(a, b'tail')
     assert!(data[6].syscall.as_deref().unwrap().starts_with("pwritev"));
 }
 
+/// Appends go to the end whatever the call says, and copies and SEEK_DATA move positions too.
+#[test]
+fn appends_copies_and_seeks_to_data_tell_where_the_position_goes() {
+    let ops = recorded(
+        "import os
+f = os.open('f', os.O_RDWR | os.O_CREAT | os.O_APPEND)
+os.write(f, b'x' * 500)
+os.pwrite(f, b'abcd', 10)
+g = os.open('f', os.O_RDWR)
+os.pwritev(g, [b'tail'], 5, os.RWF_APPEND)
+h = os.open('h', os.O_RDWR | os.O_CREAT)
+os.copy_file_range(g, h, 100)
+os.copy_file_range(g, h, 50, 0)
+os.read(g, 10)
+os.lseek(h, 20, os.SEEK_DATA)
+os.read(h, 10)
+",
+    );
+    let kinds = [
+        OpKind::Read,
+        OpKind::Write,
+        OpKind::CopyFileRange,
+        OpKind::Lseek,
+    ];
+    let told: Vec<_> = of(&ops, &kinds)
+        .iter()
+        .map(|op| {
+            let name = op.syscall.as_deref().unwrap_or("?").to_owned();
+            (name, op.fd, op.offset, op.pos, op.seek_from)
+        })
+        .collect();
+    let wanted = [
+        ("write", 3, 0, Some(500), None),
+        ("pwrite64", 3, 500, None, None),
+        ("pwritev2", 4, 504, None, None),
+        ("copy_file_range", 4, 0, Some(100), None),
+        ("copy_file_range", 4, 0, None, None),
+        ("read", 4, 100, Some(110), None),
+        ("lseek", 5, 20, Some(20), None),
+        ("read", 5, 20, Some(30), None),
+    ];
+    let wanted: Vec<_> = wanted
+        .map(|(name, fd, offset, pos, from)| (name.to_owned(), Some(fd), Some(offset), pos, from))
+        .into();
+    assert_eq!(told, wanted);
+}
+
 #[test]
 fn the_requests_of_one_large_call_are_one_call() {
     let ops = recorded(
