@@ -15,6 +15,9 @@
 //! - Of a FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a process
 //!   that was seen to have others), another thread reads it ([`Callers::ask`]), and the request goes on without if
 //!   that takes too long.
+//! - The memory of a process (the vectors of readv(2) and writev(2)) is read only there, too: that takes the lock of
+//!   its mappings, which mmap(2) of the same file by another thread holds while it waits for requests under way
+//!   (fs/fuse/iomode.c fuse_file_cached_io_open()).
 //!
 //! What remains: a process that calls execve(2) without waiting for its very first asynchronous request, which is
 //! not O_DIRECT and which is looked at only when execve(2) has got as far as that lock, some 100 us later.
@@ -35,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
-pub use aside::Answer;
+pub use aside::{Answer, Patience};
 pub use judge::{Asked, Found, From, Moves, Open};
 pub use syscall::Doing;
 use syscall::{Amount, SystemCall};
@@ -69,6 +72,14 @@ pub struct Seen {
     pub doing: Doing,
     /// If that transfers data: how much the application asked for, where that could be read.
     pub amount: Option<u64>,
+}
+
+impl Seen {
+    /// Whether how much the application asked for stands in its memory, and was not read.
+    #[must_use]
+    pub fn lacks_vector(&self) -> bool {
+        self.amount.is_none() && matches!(self.doing.amount(), Some(Amount::Vector(..)))
+    }
 }
 
 /// How much a caller may have changed since the last look.
@@ -120,8 +131,9 @@ struct State {
     syscall: Option<Arc<File>>,
     /// The system call that the last transfer was part of.
     last: Option<Part>,
-    /// It did not answer in time: not to be asked aside before.
-    not_before: Nanos,
+    /// It did not answer in the time of that patience: not to be asked aside with no more of it before, unless it
+    /// answers after all.
+    silent: Option<(Patience, Nanos)>,
 }
 
 /// The last request of a system call that may have been split into several.
@@ -195,11 +207,12 @@ impl Callers {
     }
 
     /// Has another thread look what `caller` is doing.
-    pub fn ask(&self, caller: &Arc<Caller>, now: Nanos) -> Option<Answer> {
-        if lock(&caller.state).not_before > now {
+    pub fn ask(&self, caller: &Arc<Caller>, now: Nanos, patience: Patience) -> Option<Answer> {
+        let silent = lock(&caller.state).silent;
+        if silent.is_some_and(|(with, until)| with >= patience && until > now) {
             return None;
         }
-        self.aside.ask(caller)
+        self.aside.ask(caller, patience)
     }
 }
 
@@ -221,15 +234,20 @@ impl Caller {
     #[must_use]
     pub fn look(&self) -> Option<Seen> {
         let doing = self.doing()?;
-        let transfer = match doing {
-            Doing::Call(call) => call.reads().or_else(|| call.writes()),
-            Doing::Fault => None,
+        let amount = match doing.amount() {
+            Some(Amount::Bytes(bytes)) => Some(bytes),
+            Some(Amount::Vector(..)) | None => None,
         };
-        let amount = transfer.and_then(|transfer| match transfer.amount {
-            Amount::Bytes(bytes) => Some(bytes),
-            Amount::Vector(address, count) => self.vector_bytes(address, count),
-        });
         Some(Seen { doing, amount })
+    }
+
+    /// The same with the sum of a vector in the thread's memory, which may wait for as long as the request does.
+    fn look_closely(&self) -> Option<Seen> {
+        let mut seen = self.look()?;
+        if let Some(Amount::Vector(address, count)) = seen.doing.amount() {
+            seen.amount = self.vector_bytes(address, count);
+        }
+        Some(seen)
     }
 
     fn doing(&self) -> Option<Doing> {
@@ -263,8 +281,13 @@ impl Caller {
 
     /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each
     /// descriptor that this closes.
-    fn was_silent(&self, now: Nanos) {
-        lock(&self.state).not_before = Nanos(now.0 + FRESH_NS);
+    fn was_silent(&self, now: Nanos, patience: Patience) {
+        lock(&self.state).silent = Some((patience, Nanos(now.0 + FRESH_NS)));
+    }
+
+    /// It was asked aside and has answered, be it too late.
+    fn was_heard(&self) {
+        lock(&self.state).silent = None;
     }
 
     /// How many bytes a vector of the thread's memory has room for. Only for a thread that is blocked in
@@ -449,13 +472,34 @@ mod tests {
             amount: Some(77),
         };
         // A machine under load may be too slow for once.
-        let aside = |now: u64| callers.ask(&caller, Nanos(now))?.wait(Nanos(now));
+        let aside = |now: u64| {
+            callers
+                .ask(&caller, Nanos(now), Patience::Short)?
+                .wait(Nanos(now))
+        };
         let found = (1..100).find_map(|second| aside(second * 1_000_000_000));
         assert_eq!(found, Some(seen));
         nix::unistd::write(&writer, b"x").unwrap();
         assert_eq!(blocked.join().unwrap(), 1);
         // It is gone, and so is what was known of it.
         while caller.doing().is_some() {
+            assert!(std::time::Instant::now() < deadline);
+        }
+    }
+
+    #[test]
+    fn a_silent_thread_is_asked_again_with_more_patience_and_once_it_was_heard() {
+        let (callers, caller) = this_thread();
+        let asks = |patience| callers.ask(&caller, Nanos(2), patience).is_some();
+        let silent = |patience| lock(&caller.state).silent = Some((patience, Nanos(9)));
+        silent(Patience::Short);
+        assert!(!asks(Patience::Short));
+        silent(Patience::Long);
+        assert!(!asks(Patience::Short) && !asks(Patience::Long));
+        silent(Patience::Short);
+        assert!(asks(Patience::Long));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !asks(Patience::Short) {
             assert!(std::time::Instant::now() < deadline);
         }
     }

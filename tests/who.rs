@@ -105,6 +105,53 @@ os.write(a, b'tail')
     assert!(data[6].syscall.as_deref().unwrap().starts_with("pwritev"));
 }
 
+/// Appends go to the end whatever the call says, and copies and SEEK_DATA move positions too.
+#[test]
+fn appends_copies_and_seeks_to_data_tell_where_the_position_goes() {
+    let ops = recorded(
+        "import os
+f = os.open('f', os.O_RDWR | os.O_CREAT | os.O_APPEND)
+os.write(f, b'x' * 500)
+os.pwrite(f, b'abcd', 10)
+g = os.open('f', os.O_RDWR)
+os.pwritev(g, [b'tail'], 5, os.RWF_APPEND)
+h = os.open('h', os.O_RDWR | os.O_CREAT)
+os.copy_file_range(g, h, 100)
+os.copy_file_range(g, h, 50, 0)
+os.read(g, 10)
+os.lseek(h, 20, os.SEEK_DATA)
+os.read(h, 10)
+",
+    );
+    let kinds = [
+        OpKind::Read,
+        OpKind::Write,
+        OpKind::CopyFileRange,
+        OpKind::Lseek,
+    ];
+    let told: Vec<_> = of(&ops, &kinds)
+        .iter()
+        .map(|op| {
+            let name = op.syscall.as_deref().unwrap_or("?").to_owned();
+            (name, op.fd, op.offset, op.pos, op.seek_from)
+        })
+        .collect();
+    let wanted = [
+        ("write", 3, 0, Some(500), None),
+        ("pwrite64", 3, 500, None, None),
+        ("pwritev2", 4, 504, None, None),
+        ("copy_file_range", 4, 0, Some(100), None),
+        ("copy_file_range", 4, 0, None, None),
+        ("read", 4, 100, Some(110), None),
+        ("lseek", 5, 20, Some(20), None),
+        ("read", 5, 20, Some(30), None),
+    ];
+    let wanted: Vec<_> = wanted
+        .map(|(name, fd, offset, pos, from)| (name.to_owned(), Some(fd), Some(offset), pos, from))
+        .into();
+    assert_eq!(told, wanted);
+}
+
 #[test]
 fn the_requests_of_one_large_call_are_one_call() {
     let ops = recorded(
@@ -460,5 +507,34 @@ fn asynchronous_callers_are_named_by_the_call_that_asked_or_not_at_all() {
                 "who waits for the answer is always known"
             );
         }
+    }
+}
+
+/// mmap(2) waits, with the lock of the process's mappings held, for direct writes of the same file that are under
+/// way; to read the vector of such a write takes that lock.
+#[test]
+fn vectored_writes_and_mappings_of_one_file_by_two_threads_do_not_hang() {
+    let ops = recorded(
+        "import mmap, os, threading
+f = os.open('f', os.O_RDWR | os.O_CREAT)
+os.truncate(f, 1 << 20)
+def write():
+    for n in range(1500): os.pwritev(f, [b'a' * 10, b'b' * 20], n * 30)
+def map():
+    for n in range(1500): mmap.mmap(f, 4096).close()
+threads = [threading.Thread(target=work) for work in (write, write, map)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+",
+    );
+    let writes = of(&ops, &[OpKind::Write]);
+    assert_eq!(writes.len(), 3000);
+    for op in writes {
+        assert!(
+            op.syscall.as_deref().unwrap().starts_with("pwritev"),
+            "{op:?}"
+        );
+        assert!(op.call_size.is_none_or(|size| size == 30), "{op:?}");
+        assert_eq!(op.fd, Some(3));
     }
 }

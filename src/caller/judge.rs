@@ -25,7 +25,11 @@ pub enum Asked {
         len: u64,
         /// Who wants it.
         from: From,
+        /// Wherever the file ends, not where the call says (O_APPEND).
+        appends: bool,
     },
+    /// To copy from this open file to another.
+    Copy,
     /// One descriptor is being closed.
     Flush,
     /// Something about an open file.
@@ -50,6 +54,8 @@ pub enum From {
 pub enum Moves {
     /// It does.
     Yes,
+    /// To the end of what it appended.
+    ToEnd,
     /// It does not.
     No,
     /// That could not be found out.
@@ -70,6 +76,8 @@ pub struct Found {
     pub call_size: Option<u64>,
     /// Whether it moves the file position.
     pub moves: Moves,
+    /// If it copies: whether it moves that of the file that is written to.
+    pub moves_target: Moves,
 }
 
 /// What io_uring's workers do was asked for by this call.
@@ -106,29 +114,31 @@ impl Caller {
             Doing::Call(call) => call,
             Doing::Fault => return fault(asked),
         };
+        let step = |open, offset, len, from, appends| Step {
+            open,
+            offset,
+            len,
+            from,
+            appends,
+            seq,
+            done,
+            pid,
+        };
         match (asked, open) {
             (Asked::Read { offset, len, from }, Some(open)) => {
-                let step = Step {
-                    open,
-                    offset,
-                    len,
-                    from,
-                    seq,
-                    done,
-                    pid,
-                };
+                let step = step(open, offset, len, from, false);
                 self.transfer(call, call.reads(), seen.amount, step)
             }
-            (Asked::Write { offset, len, from }, Some(open)) => {
-                let step = Step {
-                    open,
+            (
+                Asked::Write {
                     offset,
                     len,
                     from,
-                    seq,
-                    done,
-                    pid,
-                };
+                    appends,
+                },
+                Some(open),
+            ) => {
+                let step = step(open, offset, len, from, appends);
                 self.transfer(call, call.writes(), seen.amount, step)
             }
             (Asked::Flush, _) if call.may_close() => Found {
@@ -136,6 +146,7 @@ impl Caller {
                 ..named(call.name())
             },
             (Asked::Flush, _) => Found::default(),
+            (Asked::Copy, _) => copy(call),
             (Asked::Descriptor, _) => Found {
                 // A write through O_SYNC is one more request, to sync.
                 fd: call.about().or_else(|| call.writes().map(|write| write.fd)),
@@ -177,10 +188,7 @@ impl Caller {
             fd: Some(transfer.fd),
             call: first,
             call_size,
-            moves: match transfer.at {
-                At::Position => Moves::Yes,
-                At::Offset(_) | At::Indirect => Moves::No,
-            },
+            moves: transfer.moves(),
             ..named(call.name())
         }
     }
@@ -242,6 +250,7 @@ struct Step {
     offset: u64,
     len: u64,
     from: From,
+    appends: bool,
     seq: Seq,
     done: Option<u64>,
     pid: Pid,
@@ -254,11 +263,34 @@ impl Step {
             return self.from == From::Call;
         };
         let start = match transfer.at {
-            At::Offset(start) => start,
-            At::Position | At::Indirect => return self.len <= amount,
+            // pwrite(2) too appends where the file is open for that (BUGS in its manual page).
+            At::Offset(start) if !self.appends => start,
+            _ => return self.len <= amount,
         };
         let end = start.saturating_add(amount);
         start <= self.offset && self.offset.saturating_add(self.len) <= end
+    }
+}
+
+impl Transfer {
+    fn moves(self) -> Moves {
+        match self.at {
+            At::Position => Moves::Yes,
+            At::End => Moves::ToEnd,
+            At::Offset(_) | At::Indirect => Moves::No,
+        }
+    }
+}
+
+fn copy(call: SystemCall) -> Found {
+    match (call.name(), call.reads(), call.writes()) {
+        ("copy_file_range", Some(from), Some(to)) => Found {
+            fd: Some(from.fd),
+            moves: from.moves(),
+            moves_target: to.moves(),
+            ..named(call.name())
+        },
+        _ => Found::default(),
     }
 }
 
@@ -285,5 +317,85 @@ fn fault(asked: Asked) -> Found {
             ..Found::default()
         },
         _ => Found::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Callers;
+    use super::*;
+    use crate::types::{Nanos, Tid};
+    use syscalls::Sysno;
+
+    fn doing(number: Sysno, args: [u64; 6]) -> Doing {
+        let args = args.map(|arg| format!("{arg:#x}")).join(" ");
+        let text = format!("{} {args} 0x7ffd53150000 0x7f2e0b0f1a5d\n", number.id());
+        Doing::parse(&text).unwrap()
+    }
+
+    /// What is found of a request of a thread that is seen in a call for `amount` bytes.
+    fn judged(asked: Asked, doing: Doing, amount: u64) -> (Found, bool) {
+        let callers = Callers::new(1);
+        let caller = callers.caller(Tid(7), Nanos(1)).unwrap();
+        let thread = Thread {
+            pid: Pid(7),
+            comm: "t".into(),
+            io_worker: false,
+        };
+        let seen = Seen {
+            doing,
+            amount: Some(amount),
+        };
+        let open = Open { fh: Fh(1), ino: 1 };
+        let found = caller.judge(&thread, Some(seen), (asked, Some(open)), (Seq(1), Some(4)));
+        (found, callers.is_asynchronous(Pid(7)))
+    }
+
+    fn write(appends: bool) -> Asked {
+        Asked::Write {
+            offset: 500,
+            len: 4,
+            from: From::Call,
+            appends,
+        }
+    }
+
+    #[test]
+    fn what_is_appended_need_not_be_where_pwrite_says() {
+        let pwrite = doing(Sysno::pwrite64, [3, 0, 4, 10, 0, 0]);
+        let (found, asynchronous) = judged(write(true), pwrite, 4);
+        assert_eq!((found.syscall, found.fd), (Some("pwrite64"), Some(3)));
+        assert_eq!((found.moves, asynchronous), (Moves::No, false));
+        // Elsewhere than the call says: another call than the one that asked.
+        let (found, asynchronous) = judged(write(false), pwrite, 4);
+        assert_eq!((found, asynchronous), (Found::default(), true));
+    }
+
+    #[test]
+    fn an_append_by_flag_moves_the_position_where_the_call_has_no_offset() {
+        const RWF_APPEND: u64 = 0x10;
+        for (offset, moves) in [(u64::MAX, Moves::ToEnd), (10, Moves::No)] {
+            let append = doing(Sysno::pwritev2, [3, 0, 1, offset, 0, RWF_APPEND]);
+            let (found, asynchronous) = judged(write(false), append, 4);
+            assert_eq!((found.fd, found.moves), (Some(3), moves));
+            assert!(!asynchronous);
+        }
+    }
+
+    #[test]
+    fn a_copy_moves_the_positions_that_it_was_given_no_offsets_for() {
+        let copy = |from, to| {
+            let call = doing(Sysno::copy_file_range, [3, from, 4, to, 9, 0]);
+            let (found, _) = judged(Asked::Copy, call, 9);
+            assert_eq!(
+                (found.syscall, found.fd),
+                (Some("copy_file_range"), Some(3))
+            );
+            (found.moves, found.moves_target)
+        };
+        assert_eq!(copy(0, 0x7f00), (Moves::Yes, Moves::No));
+        assert_eq!(copy(0x7f00, 0), (Moves::No, Moves::Yes));
+        let other = doing(Sysno::close, [3, 0, 0, 0, 0, 0]);
+        assert_eq!(judged(Asked::Copy, other, 9).0, Found::default());
     }
 }

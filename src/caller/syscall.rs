@@ -28,6 +28,8 @@ pub struct SystemCall {
 pub enum At {
     /// At the file position, which the call moves.
     Position,
+    /// At the end of the file, from where the call moves the file position on.
+    End,
     /// At this offset.
     Offset(u64),
     /// As another argument says, which is an address.
@@ -57,6 +59,9 @@ pub struct Transfer {
 /// The kernel caps what one call may transfer (fs/read_write.c MAX_RW_COUNT with pages of 4 KiB).
 const TRANSFER_MAX: u64 = 0x7fff_f000;
 
+/// pwritev2(2) writes to the end, whatever it says (include/uapi/linux/fs.h).
+const RWF_APPEND: u64 = 0x10;
+
 impl Doing {
     /// `None` for a thread that was not blocked (`running`), for a call without a name, and for a 32-bit
     /// program.
@@ -78,6 +83,15 @@ impl Doing {
         let stack = hex()?;
         let name = Sysno::new(usize::try_from(number).ok()?)?.name();
         (stack >= LOWEST_STACK).then_some(Doing::Call(SystemCall { name, args }))
+    }
+}
+
+impl Doing {
+    /// How much the call says to transfer, if it does.
+    pub(super) fn amount(&self) -> Option<Amount> {
+        let Doing::Call(call) = self else { return None };
+        let transfer = call.reads().or_else(|| call.writes());
+        transfer.map(|transfer| transfer.amount)
     }
 }
 
@@ -156,6 +170,10 @@ impl SystemCall {
             "pwrite64" => self.transfer(At::Offset(self.args[3])),
             "writev" => self.vectors(At::Position),
             "pwritev" => self.vectors(At::Offset(self.args[3])),
+            "pwritev2" if self.args[5] & RWF_APPEND != 0 => self.vectors(match self.at() {
+                At::Position => At::End,
+                _ => At::Indirect,
+            }),
             "pwritev2" => self.vectors(self.at()),
             "sendfile" => Transfer {
                 fd: self.fd(0),
@@ -297,6 +315,9 @@ mod tests {
             Some(At::Position)
         );
         assert_eq!(at(Sysno::pwritev2, [1, 0, 1, 5, 0, 0]), Some(At::Offset(5)));
+        let append = |offset| at(Sysno::pwritev2, [1, 0, 1, offset, 0, RWF_APPEND]);
+        assert_eq!(append(u64::MAX), Some(At::End));
+        assert_eq!(append(5), Some(At::Indirect), "not at 5");
         let vector = call(Sysno::writev, [1, 0xabc, 4, 0, 0, 0])
             .writes()
             .unwrap();

@@ -23,7 +23,8 @@ pub enum Answer<T> {
 /// An answer that is known but must not be given yet.
 pub struct Promise<T> {
     value: SysResult<T>,
-    wait: Wait,
+    /// Apart: an answer that is there is not to take its room.
+    wait: Box<Wait>,
     gate: Arc<Gate>,
 }
 
@@ -54,7 +55,7 @@ impl<T: Send + 'static> Promise<T> {
                 since,
                 reason,
                 ..
-            } = wait;
+            } = *wait;
             note.waited(since, reason);
             note.finish(&value);
             answer(value);
@@ -65,6 +66,7 @@ impl<T: Send + 'static> Promise<T> {
 
 impl<T> Promise<T> {
     pub(super) fn new(value: SysResult<T>, wait: Wait, gate: Arc<Gate>) -> Promise<T> {
+        let wait = Box::new(wait);
         Promise { value, wait, gate }
     }
 }

@@ -99,6 +99,7 @@ impl Fs {
                     op.offset_out = Some(to.1);
                     op.path_out = target.shown().path.path;
                 });
+                note.copies_to(&target);
                 let reason = Reason::CopyFileRange;
                 // What is to be copied has to be there.
                 settled(

@@ -144,6 +144,11 @@ impl Note {
         self.who.asks(asked);
     }
 
+    /// It copies to this open file, whose position the call may move too.
+    pub(super) fn copies_to(&mut self, target: &Arc<Handle>) {
+        self.who.copies_to(target);
+    }
+
     /// Whether a read for the page cache serves a page fault, as far as that can be told in time.
     pub fn is_page_fault(&mut self) -> bool {
         self.who.is_in_page_fault(self.arrived)

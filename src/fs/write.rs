@@ -79,7 +79,12 @@ impl Fs {
                 op.mapped = how.from == WriteFrom::Mapping;
             });
             let len = data.len() as u64;
-            note.asks(Asked::Write { offset, len, from });
+            note.asks(Asked::Write {
+                offset,
+                len,
+                from,
+                appends: how.flags & libc::O_APPEND != 0,
+            });
             // A page goes where it belongs, however its file is open.
             let place = match how.from {
                 WriteFrom::Mapping => Place::Within(offset),

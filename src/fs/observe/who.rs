@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::On;
 use crate::caller;
 use crate::caller::{
-    Answer, Asked, Caller, Callers, Doing, Found, From, Look, Moves, Open, Seen, Thread,
+    Answer, Asked, Caller, Callers, Doing, Found, From, Look, Moves, Open, Patience, Seen, Thread,
 };
 use crate::event::{Op, OpKind};
 use crate::fs::handle::{Handle, POSITION_UNKNOWN};
@@ -67,12 +67,16 @@ pub(super) struct Who {
     seeing: Seeing,
     asked: Asked,
     handle: Option<Arc<Handle>>,
+    /// What is copied to.
+    target: Option<Arc<Handle>>,
 }
 
 enum Seeing {
     Nothing,
     Seen(Option<Seen>),
     Coming(Answer),
+    /// Seen, but for what stands in the thread's memory.
+    Closer(Seen, Answer),
 }
 
 impl Who {
@@ -85,6 +89,7 @@ impl Who {
             seeing: Seeing::Nothing,
             asked: Asked::Path,
             handle: None,
+            target: None,
         }
     }
 
@@ -124,10 +129,22 @@ impl Who {
             other => other,
         };
         self.seeing = match (attribution, watch) {
-            (Attribution::Full, Watch::Here) => Seeing::Seen(caller.look()),
+            (Attribution::Full, Watch::Here) => match caller.look() {
+                Some(seen) if seen.lacks_vector() => {
+                    let coming = callers.ask(caller, now, Patience::Short);
+                    coming.map_or(Seeing::Seen(Some(seen)), |coming| {
+                        Seeing::Closer(seen, coming)
+                    })
+                }
+                seen => Seeing::Seen(seen),
+            },
             // Whether a read for the page cache is a page fault is always told.
             (_, Watch::Aside) if attribution == Attribution::Full || kind == OpKind::Read => {
-                let coming = callers.ask(caller, now);
+                let patience = match kind {
+                    OpKind::Flush => Patience::Short,
+                    _ => Patience::Long,
+                };
+                let coming = callers.ask(caller, now, patience);
                 coming.map_or(Seeing::Nothing, Seeing::Coming)
             }
             _ => Seeing::Nothing,
@@ -142,44 +159,35 @@ impl Who {
     }
 
     pub(super) fn asks(&mut self, asked: Asked) {
-        self.asked = match (asked, &self.seeing) {
-            // As it was looked at.
-            (
-                Asked::Read {
-                    offset,
-                    len,
-                    from: From::Call,
-                },
-                Seeing::Coming(_),
-            ) => Asked::Read {
-                offset,
-                len,
-                from: From::MaybeLater,
-            },
-            (
-                Asked::Write {
-                    offset,
-                    len,
-                    from: From::Call,
-                },
-                Seeing::Coming(_),
-            ) => Asked::Write {
-                offset,
-                len,
-                from: From::MaybeLater,
-            },
-            (asked, _) => asked,
-        };
+        self.asked = asked;
+        // As it was looked at.
+        if let (Asked::Read { from, .. } | Asked::Write { from, .. }, Seeing::Coming(_)) =
+            (&mut self.asked, &self.seeing)
+            && *from == From::Call
+        {
+            *from = From::MaybeLater;
+        }
+    }
+
+    pub(super) fn copies_to(&mut self, target: &Arc<Handle>) {
+        self.asked = Asked::Copy;
+        self.target = Some(Arc::clone(target));
     }
 
     fn seen(&mut self, now: Nanos) -> Option<Seen> {
-        if let Seeing::Coming(answer) = &self.seeing {
-            self.seeing = Seeing::Seen(answer.wait(now));
-        }
-        match self.seeing {
-            Seeing::Seen(seen) => seen,
-            Seeing::Nothing | Seeing::Coming(_) => None,
-        }
+        let seen = match &self.seeing {
+            Seeing::Nothing => None,
+            Seeing::Seen(seen) => *seen,
+            Seeing::Coming(answer) => answer.wait(now),
+            Seeing::Closer(seen, answer) => {
+                let closer = answer.wait(now);
+                closer
+                    .filter(|closer| closer.doing == seen.doing)
+                    .or(Some(*seen))
+            }
+        };
+        self.seeing = Seeing::Seen(seen);
+        seen
     }
 
     /// Whether the thread is in a page fault, as far as that can be told.
@@ -208,27 +216,58 @@ impl Who {
         if let Some(handle) = &self.handle {
             follow(handle, self.asked, found, op);
         }
+        if let Some(target) = &self.target {
+            follow_target(target, found, op);
+        }
     }
 }
 
 /// Follows the file position, which all descriptors of an open file description share.
 fn follow(handle: &Handle, asked: Asked, found: Found, op: &mut Op) {
-    let (Asked::Read { offset, from, .. } | Asked::Write { offset, from, .. }) = asked else {
+    let (Some(offset), Some(done)) = (op.offset, op.ret) else {
         return;
     };
-    let Some(done) = op.ret else { return };
+    match (asked, op.op) {
+        // Where an append lands is told; where the position goes from, the kernel says.
+        (Asked::Write { offset, from, .. }, _) => move_by(handle, (offset, done), from, found, op),
+        (Asked::Read { from, .. }, _) => move_by(handle, (offset, done), from, found, op),
+        (Asked::Copy, _) => move_by(handle, (offset, done), From::Call, found, op),
+        (Asked::Descriptor, OpKind::Lseek) if found.syscall == Some("lseek") => {
+            handle.position.store(done, Ordering::Relaxed);
+            op.pos = Some(done);
+        }
+        _ => {}
+    }
+}
+
+/// It transferred so many bytes from there on.
+fn move_by(handle: &Handle, (offset, done): (u64, u64), from: From, found: Found, op: &mut Op) {
     match found.moves {
         Moves::No => {}
         Moves::Unknown if from == From::PageCache && found.syscall.is_none() => {}
         Moves::Unknown => handle.position.store(POSITION_UNKNOWN, Ordering::Relaxed),
-        Moves::Yes => {
+        Moves::Yes | Moves::ToEnd => {
             let end = offset + done;
             let before = handle.position.swap(end, Ordering::Relaxed);
-            let appends = op.op == OpKind::Write && op.flags.iter().any(|flag| flag == "O_APPEND");
+            let appends = found.moves == Moves::ToEnd
+                || op.op == OpKind::Write && op.flags.iter().any(|flag| flag == "O_APPEND");
             if before != offset && before != POSITION_UNKNOWN && !appends {
                 op.seek_from = Some(before);
             }
             op.pos = Some(end);
         }
     }
+}
+
+/// Follows the position of a file that was copied to.
+fn follow_target(target: &Handle, found: Found, op: &Op) {
+    let (Some(offset), Some(done)) = (op.offset_out, op.ret) else {
+        return;
+    };
+    let position = match found.moves_target {
+        Moves::No => return,
+        Moves::Unknown => POSITION_UNKNOWN,
+        Moves::Yes | Moves::ToEnd => offset + done,
+    };
+    target.position.store(position, Ordering::Relaxed);
 }
