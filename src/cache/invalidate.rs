@@ -64,7 +64,7 @@ impl FileCache {
         if block.dirty.is_empty() {
             dropped.clean_blocks += 1;
         }
-        self.dirty.remove(&index);
+        self.unlist(index);
         block
             .dirty
             .each((0, memory.block_size()), memory, slot, |lo, hi| {
@@ -93,7 +93,7 @@ impl FileCache {
         block.know_until(cut);
         storage.records.store(slot, &block);
         if block.dirty.is_empty() {
-            self.dirty.remove(&index);
+            self.unlist(index);
             // A block that is clean only now was never let into the queues of those to be evicted.
             if was_dirty || block.knows_nothing() {
                 self.blocks.remove(&index);

@@ -98,7 +98,7 @@ impl FileCache {
         let (last, _) = taken.last()?;
         let next = last + 1;
         for (index, _) in &taken {
-            self.dirty.remove(index);
+            self.unlist(*index);
         }
         self.batch = taken;
         Some(Batch { runs, next })
