@@ -13,7 +13,8 @@ pub enum Patience {
     /// 2 ms, for requests whose caller is often in execve(2): what is not there by then comes only after our own
     /// answer, as a rule.
     Short,
-    /// 100 ms, for requests whose caller hardly ever is: what is late is late because the processors are busy.
+    /// 100 ms, for requests whose caller hardly ever keeps us waiting: what is late is late because the processors are
+    /// busy.
     Long,
 }
 

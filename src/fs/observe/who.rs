@@ -131,7 +131,7 @@ impl Who {
         self.seeing = match (attribution, watch) {
             (Attribution::Full, Watch::Here) => match caller.look() {
                 Some(seen) if seen.lacks_vector() => {
-                    let coming = callers.ask(caller, now, Patience::Short);
+                    let coming = callers.ask(caller, now, Patience::Long);
                     coming.map_or(Seeing::Seen(Some(seen)), |coming| {
                         Seeing::Closer(seen, coming)
                     })
