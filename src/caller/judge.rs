@@ -92,6 +92,11 @@ pub struct Open {
     pub ino: u64,
 }
 
+/// The kernel splits a call where a request would touch more pages than one may (256, the sysctl
+/// fs.fuse.max_pages_limit), each for one byte at least: a request of fewer bytes was the call's last, also if the
+/// application asked for more (`EFAULT` further on).
+const PART_MIN: u64 = 256;
+
 impl Caller {
     /// What the thread was seen doing tells of the request `seq`, which asked for `asked` and of which
     /// `done` bytes were done.
@@ -230,7 +235,7 @@ impl Caller {
             (None, None) => return (Some(step.seq), None),
         };
         let left = left.saturating_sub(step.len);
-        if left > 0 && step.done == Some(step.len) {
+        if left > 0 && step.len >= PART_MIN && step.done == Some(step.len) {
             state.last = Some(Part {
                 call,
                 doing,

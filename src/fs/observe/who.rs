@@ -177,6 +177,8 @@ impl Who {
     fn seen(&mut self, now: Nanos) -> Option<Seen> {
         let seen = match &self.seeing {
             Seeing::Nothing => None,
+            // It may not have been asleep yet.
+            Seeing::Seen(None) => self.caller.as_ref().and_then(|caller| caller.look()),
             Seeing::Seen(seen) => *seen,
             Seeing::Coming(answer) => answer.wait(now),
             Seeing::Closer(seen, answer) => {
@@ -186,7 +188,8 @@ impl Who {
                     .or(Some(*seen))
             }
         };
-        self.seeing = Seeing::Seen(seen);
+        // Who was asked aside and said nothing is not looked at from here.
+        self.seeing = seen.map_or(Seeing::Nothing, |seen| Seeing::Seen(Some(seen)));
         seen
     }
 
