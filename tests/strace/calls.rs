@@ -132,12 +132,9 @@ impl Seen {
         let mut words = result.split(' ');
         let value = words.next().unwrap_or("?");
         (call.returned, call.path) = match value {
-            "?" => (
-                words
-                    .next()
-                    .map_or(Returned::Never, |name| Returned::Error(name.to_owned())),
-                None,
-            ),
+            // With a name (ERESTARTSYS) a signal has come before the result was known: one that kills, or after which the
+            // call is made again.
+            "?" => (Returned::Never, None),
             "-1" => (
                 Returned::Error(words.next().unwrap_or("?").to_owned()),
                 None,
