@@ -29,22 +29,25 @@ with open("secret.txt", "wb") as out:
     out.write(b"for nobody\n")
 os.chmod("secret.txt", 0)
 told("a file that may not be read", open, "secret.txt", "rb")
-os.remove("secret.txt")
 
-free = os.statvfs(".").f_bavail * os.statvfs(".").f_frsize
-if free > SMALL:
+
+def fill_the_disk(free):
+    """Leaves LEFT bytes, and writes twice as many. Each cache on the way takes all and says that all is well."""
+    with open("ballast.bin", "wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, free - LEFT)
+    file = open("full.bin", "wb", buffering=4 * LEFT)
+    told("write()", file.write, bytes(2 * LEFT))  # into the buffer of Python
+    told("flush()", file.flush)  # into a cache of the system
+    told("close()", file.close)  # from there to the disk
+    print("closed all the same:", file.closed)
+    os.remove("full.bin")
+    os.remove("ballast.bin")
+
+
+filesystem = os.statvfs(".")
+available = filesystem.f_bavail * filesystem.f_frsize
+if available <= SMALL:
+    fill_the_disk(available)
+else:
     print("the disk is too large to be filled here")
-    raise SystemExit
-
-with open("ballast.bin", "wb") as ballast:
-    os.posix_fallocate(ballast.fileno(), 0, free - LEFT)
-
-# Twice as much as fits. Each cache on the way takes it all and says that all is well.
-file = open("full.bin", "wb", buffering=4 * LEFT)
-told("write()", file.write, bytes(2 * LEFT))  # into the buffer of Python
-told("flush()", file.flush)  # into a cache of the system
-told("close()", file.close)  # from there to the disk
-print("closed all the same:", file.closed)
-
-os.remove("full.bin")
-os.remove("ballast.bin")
+os.remove("secret.txt")
