@@ -13,7 +13,7 @@
 //! - Of a request whose caller is blocked in a system call of its own until the answer comes, `syscall` is read
 //!   right here ([`Caller::look`]): execve(2) begins only when all other threads of its process are gone.
 //! - Of a FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a process
-//!   that was seen to have others), another thread reads it ([`Callers::ask`]), and the request goes on without if
+//!   that was seen to have others), another thread reads it ([`Caller::ask`]), and the request goes on without if
 //!   that takes too long.
 //! - The memory of a process (the vectors of readv(2) and writev(2)) is read only there, too: that takes the lock of
 //!   its mappings, which mmap(2) of the same file by another thread holds while it waits for requests under way
@@ -108,6 +108,7 @@ struct Shared {
     kept_max: usize,
     /// Processes that ask for things that they do not wait for.
     asynchronous: DashMap<Pid, ()>,
+    aside: Aside,
 }
 
 impl Shared {
@@ -158,7 +159,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Callers {
     known: DashMap<Tid, Arc<Caller>>,
     shared: Arc<Shared>,
-    aside: Aside,
 }
 
 impl Callers {
@@ -169,11 +169,11 @@ impl Callers {
             kept: AtomicUsize::new(0),
             kept_max: descriptors.min(KEPT_MAX),
             asynchronous: DashMap::new(),
+            aside: Aside::default(),
         };
         Callers {
             known: DashMap::new(),
             shared: Arc::new(shared),
-            aside: Aside::default(),
         }
     }
 
@@ -198,22 +198,6 @@ impl Callers {
         self.known.insert(tid, Arc::clone(&caller));
         Some(caller)
     }
-
-    /// Whether the process was seen to ask for things that it does not wait for.
-    #[must_use]
-    pub fn is_asynchronous(&self, pid: Pid) -> bool {
-        let known = &self.shared.asynchronous;
-        !known.is_empty() && known.contains_key(&pid)
-    }
-
-    /// Has another thread look what `caller` is doing.
-    pub fn ask(&self, caller: &Arc<Caller>, now: Nanos, patience: Patience) -> Option<Answer> {
-        let silent = lock(&caller.state).silent;
-        if silent.is_some_and(|(with, until)| with >= patience && until > now) {
-            return None;
-        }
-        self.aside.ask(caller, patience)
-    }
 }
 
 impl Caller {
@@ -227,6 +211,22 @@ impl Caller {
             state.read_at = now;
         }
         state.thread.clone()
+    }
+
+    /// Whether its process was seen to ask for things that it does not wait for.
+    #[must_use]
+    pub fn is_asynchronous(&self, thread: &Thread) -> bool {
+        let known = &self.shared.asynchronous;
+        !known.is_empty() && known.contains_key(&thread.pid)
+    }
+
+    /// Has another thread look what this one is doing.
+    pub fn ask(self: &Arc<Self>, now: Nanos, patience: Patience) -> Option<Answer> {
+        let silent = lock(&self.state).silent;
+        if silent.is_some_and(|(with, until)| with >= patience && until > now) {
+            return None;
+        }
+        self.shared.aside.ask(self, patience)
     }
 
     /// What the thread is doing, read right here: for a thread that is blocked until we answer, and not in
@@ -472,11 +472,7 @@ mod tests {
             amount: Some(77),
         };
         // A machine under load may be too slow for once.
-        let aside = |now: u64| {
-            callers
-                .ask(&caller, Nanos(now), Patience::Short)?
-                .wait(Nanos(now))
-        };
+        let aside = |now: u64| caller.ask(Nanos(now), Patience::Short)?.wait(Nanos(now));
         let found = (1..100).find_map(|second| aside(second * 1_000_000_000));
         assert_eq!(found, Some(seen));
         nix::unistd::write(&writer, b"x").unwrap();
@@ -489,8 +485,8 @@ mod tests {
 
     #[test]
     fn a_silent_thread_is_asked_again_with_more_patience_and_once_it_was_heard() {
-        let (callers, caller) = this_thread();
-        let asks = |patience| callers.ask(&caller, Nanos(2), patience).is_some();
+        let (_, caller) = this_thread();
+        let asks = |patience| caller.ask(Nanos(2), patience).is_some();
         let silent = |patience| lock(&caller.state).silent = Some((patience, Nanos(9)));
         silent(Patience::Short);
         assert!(!asks(Patience::Short));

@@ -1,6 +1,7 @@
-//! Reading `/proc/TID/syscall` in a thread of its own, for requests that must not wait for it.
+//! Reading `/proc/TID/syscall` in a thread of its own, for requests that must not wait for it as long as it takes.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -10,22 +11,19 @@ use crate::types::Nanos;
 /// How long a request waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Patience {
-    /// 2 ms, for requests whose caller is often in execve(2): what is not there by then comes only after our own
-    /// answer, as a rule.
+    /// For requests whose caller is often in execve(2): no longer than [`LOOK_ASLEEP`] while the look itself waits, which
+    /// it does until we have answered, as a rule.
     Short,
-    /// 100 ms, for requests whose caller hardly ever keeps us waiting: what is late is late because the processors are
-    /// busy.
+    /// [`LATE`], for requests whose caller hardly ever keeps us waiting: what is late is late because the processors
+    /// are busy.
     Long,
 }
 
-impl Patience {
-    fn duration(self) -> Duration {
-        match self {
-            Patience::Short => Duration::from_millis(2),
-            Patience::Long => Duration::from_millis(100),
-        }
-    }
-}
+/// A look that has been asleep at the end of such a time waits for the caller.
+const LOOK_ASLEEP: Duration = Duration::from_millis(2);
+
+/// The longest that a request waits.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Threads that read. One that meets execve(2) is stuck for as long as the request waits.
 const READERS: usize = 2;
@@ -34,7 +32,11 @@ const READERS: usize = 2;
 const QUEUE: usize = 64;
 
 /// A question, and where the answer goes.
-type Question = (Arc<Caller>, SyncSender<Option<Seen>>);
+struct Question {
+    caller: Arc<Caller>,
+    taken: Arc<AtomicI32>,
+    tell: SyncSender<Option<Seen>>,
+}
 
 /// The threads, started with the first question.
 #[derive(Debug, Default)]
@@ -47,8 +49,10 @@ pub(super) struct Aside {
 pub struct Answer {
     caller: Arc<Caller>,
     heard: Receiver<Option<Seen>>,
+    /// The thread that has taken the question; 0 while none has.
+    taken: Arc<AtomicI32>,
     patience: Patience,
-    until: Instant,
+    asked: Instant,
 }
 
 impl Aside {
@@ -56,12 +60,19 @@ impl Aside {
     pub(super) fn ask(&self, caller: &Arc<Caller>, patience: Patience) -> Option<Answer> {
         let ask = self.ask.get_or_init(start);
         let (tell, heard) = sync_channel(1);
-        ask.try_send((Arc::clone(caller), tell)).ok()?;
+        let taken = Arc::new(AtomicI32::new(0));
+        let question = Question {
+            caller: Arc::clone(caller),
+            taken: Arc::clone(&taken),
+            tell,
+        };
+        ask.try_send(question).ok()?;
         Some(Answer {
             caller: Arc::clone(caller),
             heard,
+            taken,
             patience,
-            until: Instant::now() + patience.duration(),
+            asked: Instant::now(),
         })
     }
 }
@@ -71,18 +82,44 @@ impl Answer {
     /// has answered after all.
     #[must_use]
     pub fn wait(&self, now: Nanos) -> Option<Seen> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        match self.heard.recv_timeout(left) {
-            Ok(seen) => seen,
-            Err(_) => {
-                self.caller.was_silent(now, self.patience);
-                // It may have come right then.
-                let late = self.heard.try_recv().ok()?;
-                self.caller.was_heard();
-                late
+        if let Some(answer) = self.in_time() {
+            return answer;
+        }
+        self.caller.was_silent(now, self.patience);
+        // It may have come right then.
+        let late = self.heard.try_recv().ok()?;
+        self.caller.was_heard();
+        late
+    }
+
+    fn in_time(&self) -> Option<Option<Seen>> {
+        loop {
+            let left = LATE.checked_sub(self.asked.elapsed())?;
+            let step = match self.patience {
+                Patience::Short => LOOK_ASLEEP.min(left),
+                Patience::Long => left,
+            };
+            match self.heard.recv_timeout(step) {
+                Ok(seen) => return Some(seen),
+                Err(RecvTimeoutError::Timeout) if !self.look_is_asleep() => {}
+                Err(_) => return None,
             }
         }
     }
+
+    /// Whether the look has begun and waits, rather than for a processor.
+    fn look_is_asleep(&self) -> bool {
+        let reader = self.taken.load(Ordering::Relaxed);
+        reader != 0 && is_asleep(reader)
+    }
+}
+
+/// Whether a thread of our own sleeps (man 5 proc_pid_stat, `state`).
+fn is_asleep(thread: i32) -> bool {
+    let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    let name_ends = stat.iter().rposition(|byte| *byte == b')');
+    let state = name_ends.and_then(|at| stat.get(at + 2));
+    matches!(state, Some(b'S' | b'D'))
 }
 
 fn start() -> SyncSender<Question> {
@@ -94,10 +131,13 @@ fn start() -> SyncSender<Question> {
         let started = thread.spawn(move || {
             loop {
                 let question = lock(&questions).recv();
-                let Ok((caller, tell)) = question else { return };
+                let Ok(question) = question else { return };
+                let reader = nix::unistd::gettid().as_raw();
+                question.taken.store(reader, Ordering::Relaxed);
+                let seen = question.caller.look_closely();
                 // Nobody listens any more where the wait was over.
-                let _ = tell.try_send(caller.look_closely());
-                caller.was_heard();
+                let _ = question.tell.try_send(seen);
+                question.caller.was_heard();
             }
         });
         if let Err(error) = started {
@@ -105,4 +145,28 @@ fn start() -> SyncSender<Question> {
         }
     }
     ask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_waits_is_asleep_and_one_that_runs_is_not() {
+        assert!(!is_asleep(nix::unistd::gettid().as_raw()));
+        let (end, ended) = sync_channel::<()>(0);
+        let (told, heard) = sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = ended.recv();
+        });
+        let waiting = heard.recv().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is_asleep(waiting) {
+            assert!(Instant::now() < deadline);
+        }
+        drop(end);
+        thread.join().unwrap();
+        assert!(!is_asleep(waiting));
+    }
 }

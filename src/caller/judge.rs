@@ -353,7 +353,7 @@ mod tests {
         };
         let open = Open { fh: Fh(1), ino: 1 };
         let found = caller.judge(&thread, Some(seen), (asked, Some(open)), (Seq(1), Some(4)));
-        (found, callers.is_asynchronous(Pid(7)))
+        (found, caller.is_asynchronous(&thread))
     }
 
     fn write(appends: bool) -> Asked {

@@ -128,7 +128,7 @@ impl Note {
                 op.errno = Some(Cow::Borrowed(errno.name()));
             }
         }
-        self.who.tell(&mut op, self.arrived);
+        self.who.tell(&mut op, recorder.now());
         op.dur_ns = recorder.now().since(op.ts_ns);
         recorder.record(Event::Op(op));
     }
@@ -273,7 +273,7 @@ impl Observer {
             return unrecorded(who);
         }
         let mut op = Box::new(Op::new(kind, recorder.next_seq(), now));
-        who.watch(self.callers(), (self.attribution, watch), (kind, on), now);
+        who.watch((self.attribution, watch), (kind, on), now);
         describe_object(&mut op, on);
         describe_caller(&mut op, call, who.thread.as_ref(), on);
         Note {

@@ -62,6 +62,7 @@ impl Watch {
 /// Who is behind a request.
 pub(super) struct Who {
     pub(super) thread: Option<Thread>,
+    arrived: Nanos,
     caller: Option<Arc<Caller>>,
     attribution: Attribution,
     seeing: Seeing,
@@ -73,17 +74,25 @@ pub(super) struct Who {
 
 enum Seeing {
     Nothing,
-    Seen(Option<Seen>),
+    /// When the answer is about to be given. By then the caller is asleep, as a rule: the kernel makes whoever reads
+    /// `/proc/TID/syscall` before wait for that (kernel/sched/core.c wait_task_inactive()).
+    AtTheEnd,
+    Seen(Seen),
     Coming(Answer),
-    /// Seen, but for what stands in the thread's memory.
-    Closer(Seen, Answer),
 }
+
+/// Who has been at work for longer lets another thread look: the caller, if it did not wait, may be in execve(2) by now.
+const HERE_WITHIN: Nanos = Nanos(50_000);
+
+/// A caller that does not sleep yet has only to be given the processor.
+const LOOKS: usize = 3;
 
 impl Who {
     /// Nobody is known, or worth to be.
     pub(super) fn unknown() -> Who {
         Who {
             thread: None,
+            arrived: Nanos(0),
             caller: None,
             attribution: Attribution::Process,
             seeing: Seeing::Nothing,
@@ -102,6 +111,7 @@ impl Who {
         let caller = callers.caller(tid, now);
         Who {
             thread: caller.as_ref().and_then(|caller| caller.thread(now, look)),
+            arrived: now,
             caller,
             ..Who::unknown()
         }
@@ -110,7 +120,6 @@ impl Who {
     /// Looks what the thread is doing, for a request that is recorded.
     pub(super) fn watch(
         &mut self,
-        callers: &Callers,
         (attribution, watch): (Attribution, Watch),
         (kind, on): (OpKind, On<'_>),
         now: Nanos,
@@ -124,38 +133,26 @@ impl Who {
             self.asked = Asked::Flush;
         }
         let Some(caller) = &self.caller else { return };
-        let watch = match watch {
-            Watch::Here if self.is_asynchronous(callers, kind) => Watch::Aside,
-            other => other,
-        };
+        let data = matches!(kind, OpKind::Read | OpKind::Write);
+        let asynchronous = data
+            && self
+                .thread
+                .as_ref()
+                .is_some_and(|thread| caller.is_asynchronous(thread));
         self.seeing = match (attribution, watch) {
-            (Attribution::Full, Watch::Here) => match caller.look() {
-                Some(seen) if seen.lacks_vector() => {
-                    let coming = callers.ask(caller, now, Patience::Long);
-                    coming.map_or(Seeing::Seen(Some(seen)), |coming| {
-                        Seeing::Closer(seen, coming)
-                    })
-                }
-                seen => Seeing::Seen(seen),
-            },
+            (Attribution::Full, Watch::Here) if !asynchronous => Seeing::AtTheEnd,
+            (Attribution::Process | Attribution::Nothing, Watch::Here) => Seeing::Nothing,
             // Whether a read for the page cache is a page fault is always told.
-            (_, Watch::Aside) if attribution == Attribution::Full || kind == OpKind::Read => {
+            _ if attribution == Attribution::Full || kind == OpKind::Read => {
                 let patience = match kind {
                     OpKind::Flush => Patience::Short,
                     _ => Patience::Long,
                 };
-                let coming = callers.ask(caller, now, patience);
+                let coming = caller.ask(now, patience);
                 coming.map_or(Seeing::Nothing, Seeing::Coming)
             }
             _ => Seeing::Nothing,
         };
-    }
-
-    /// Whether a request for data may be one that its process does not wait for.
-    fn is_asynchronous(&self, callers: &Callers, kind: OpKind) -> bool {
-        let data = matches!(kind, OpKind::Read | OpKind::Write);
-        let thread = self.thread.as_ref().filter(|_| data);
-        thread.is_some_and(|thread| callers.is_asynchronous(thread.pid))
     }
 
     pub(super) fn asks(&mut self, asked: Asked) {
@@ -174,23 +171,41 @@ impl Who {
         self.target = Some(Arc::clone(target));
     }
 
+    /// What the thread was seen doing, as well as can be told `now`.
     fn seen(&mut self, now: Nanos) -> Option<Seen> {
         let seen = match &self.seeing {
             Seeing::Nothing => None,
-            // It may not have been asleep yet.
-            Seeing::Seen(None) => self.caller.as_ref().and_then(|caller| caller.look()),
-            Seeing::Seen(seen) => *seen,
+            Seeing::AtTheEnd => self
+                .caller
+                .as_ref()
+                .and_then(|caller| self.look(caller, now)),
+            Seeing::Seen(seen) => Some(*seen),
             Seeing::Coming(answer) => answer.wait(now),
-            Seeing::Closer(seen, answer) => {
-                let closer = answer.wait(now);
-                closer
-                    .filter(|closer| closer.doing == seen.doing)
-                    .or(Some(*seen))
-            }
         };
         // Who was asked aside and said nothing is not looked at from here.
-        self.seeing = seen.map_or(Seeing::Nothing, |seen| Seeing::Seen(Some(seen)));
+        self.seeing = seen.map_or(Seeing::Nothing, Seeing::Seen);
         seen
+    }
+
+    /// Looks at a thread that waits for an answer which is as good as given.
+    fn look(&self, caller: &Arc<Caller>, now: Nanos) -> Option<Seen> {
+        let aside = || caller.ask(now, Patience::Long)?.wait(now);
+        if now.since(self.arrived) > HERE_WITHIN {
+            return aside();
+        }
+        let mut looks = 0;
+        let seen = loop {
+            looks += 1;
+            match caller.look() {
+                None if looks < LOOKS => std::thread::yield_now(),
+                seen => break seen?,
+            }
+        };
+        if !seen.lacks_vector() {
+            return Some(seen);
+        }
+        let closer = aside().filter(|closer| closer.doing == seen.doing);
+        closer.or(Some(seen))
     }
 
     /// Whether the thread is in a page fault, as far as that can be told.
