@@ -61,8 +61,17 @@ pub struct Thread {
     pub pid: Pid,
     /// Its name.
     pub comm: Arc<str>,
-    /// It works for io_uring, and is in no system call (include/linux/sched.h PF_IO_WORKER).
-    pub io_worker: bool,
+    /// For whom it works, if it is a thread of the kernel's that is in no system call.
+    pub works_for: Option<Ring>,
+}
+
+/// A ring of io_uring that threads of the kernel work for (include/linux/sched.h PF_IO_WORKER).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Its process says io_uring_enter(2).
+    Entered,
+    /// A thread looks for requests without any call (IORING_SETUP_SQPOLL).
+    Polled,
 }
 
 /// What was seen of a thread.
@@ -362,13 +371,31 @@ fn read_thread(tid: Tid) -> Option<Thread> {
     let status = std::fs::read(format!("/proc/{tid}/status")).ok()?;
     let pid = parse_tgid(&String::from_utf8_lossy(&status))?;
     let comm = parse_comm(&std::fs::read(format!("/proc/{tid}/comm")).ok()?);
-    // A name that only such threads have, unless somebody pretends: then the flag decides.
-    let io_worker = comm.starts_with("iou-") && is_io_worker(tid);
+    // Names that only such threads have, unless somebody pretends: then the flag decides.
+    let works_for = match comm.starts_with("iou-") && is_io_worker(tid) {
+        true => Some(ring_of(&comm)),
+        false => None,
+    };
     Some(Thread {
         pid,
         comm: comm.into(),
-        io_worker,
+        works_for,
     })
+}
+
+/// What the name of a worker says (io_uring/sqpoll.c, io_uring/io-wq.c): those of a polled ring have the number of
+/// the thread that polls.
+fn ring_of(comm: &str) -> Ring {
+    let polls = |comm: &str| comm.starts_with("iou-sqp-");
+    let owner = comm.strip_prefix("iou-wrk-");
+    let of_poller = owner.is_some_and(|tid| {
+        let name = std::fs::read(format!("/proc/{tid}/comm"));
+        name.is_ok_and(|name| polls(&parse_comm(&name)))
+    });
+    match of_poller || polls(comm) {
+        true => Ring::Polled,
+        false => Ring::Entered,
+    }
 }
 
 /// `Tgid:` of `/proc/TID/status` (man 5 proc_pid_status).
@@ -432,7 +459,7 @@ mod tests {
         let (_, caller) = this_thread();
         let found = caller.thread(Nanos(1), Look::Again).unwrap();
         assert_eq!(found.pid, Pid(std::process::id()));
-        assert!(!found.io_worker);
+        assert_eq!(found.works_for, None);
     }
 
     #[test]

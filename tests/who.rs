@@ -9,10 +9,11 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use iolens::event::{Caller, Event, Op, OpKind};
 use iolens::trace::reader::{Item, Reader};
-use support::Scratch;
+use support::{Scratch, USER};
 
 /// What `script` (of Python) did, in order of arrival. Each must have got through in time.
 fn recorded_with(scratch: &Scratch, options: &[&str], script: &str) -> Vec<Op> {
@@ -23,12 +24,16 @@ fn recorded_with(scratch: &Scratch, options: &[&str], script: &str) -> Vec<Op> {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let audit = scratch.run(&["audit"]);
     assert_eq!(audit.code, 0, "{}", audit.stdout);
-    events(scratch)
+    latest(scratch)
 }
 
-/// The operations of the newest trace, in order of arrival.
-fn events(scratch: &Scratch) -> Vec<Op> {
-    let reader = Reader::open(&scratch.path("state/iolens/latest")).unwrap();
+fn latest(scratch: &Scratch) -> Vec<Op> {
+    events(&scratch.path("state/iolens/latest"))
+}
+
+/// The operations of a trace, in order of arrival.
+fn events(trace: &Path) -> Vec<Op> {
+    let reader = Reader::open(trace).unwrap();
     let ops = reader.filter_map(|item| match item.unwrap() {
         Item::Event(_, Event::Op(op)) => Some(*op),
         _ => None,
@@ -439,6 +444,46 @@ os.write(f, b'y')
     assert!(lines[1].contains("write(</f>"), "{shown}");
 }
 
+/// A set-id program is somebody else than who started it, and what it does in the view is its own.
+#[test]
+fn a_set_id_program_is_told_under_the_user_that_it_became() {
+    let scratch = Scratch::new();
+    fs::write(scratch.source.join("secret"), "for 1234 alone").unwrap();
+    const SCRIPT: &str = r#"
+        set -e
+        chown 1234 secret
+        chmod 400 secret
+        cp "$(command -v head)" "$TOOLS/head"
+        chown 1234 "$TOOLS/head"
+        chmod 4755 "$TOOLS/head"
+        mkdir ../state/v
+        "$IOLENS" mount -o allow_other -t ../state/t.jsonl . ../state/v
+        ordinary="setpriv --reuid=nobody --regid=nogroup --clear-groups timeout 60"
+        $ordinary "$TOOLS/head" -c 3 ../state/v/secret
+        if $ordinary head -c 3 ../state/v/secret; then exit 1; fi
+        "$IOLENS" unmount ../state/v
+    "#;
+    let outcome = scratch.as_user(&["--reuid=root"], SCRIPT);
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (0, "for"),
+        "{outcome:?}"
+    );
+    let ops = events(&scratch.path("state/t.jsonl"));
+    // The kernel refuses the other one itself.
+    let opens: Vec<_> = of(&ops, &[OpKind::Open])
+        .iter()
+        .map(|op| (op.uid, op.syscall.clone(), op.errno.clone()))
+        .collect();
+    assert_eq!(opens, [(Some(USER), Some("openat".into()), None)]);
+    let reads = of(&ops, &[OpKind::Read]);
+    assert!(!reads.is_empty());
+    for read in reads {
+        let told = (read.uid, read.syscall.as_deref(), read.fd);
+        assert_eq!(told, (Some(USER), Some("read"), Some(3)));
+    }
+}
+
 #[test]
 fn with_caller_pid_only_the_process_is_told() {
     let scratch = Scratch::new();
@@ -457,15 +502,20 @@ fn with_caller_pid_only_the_process_is_told() {
 /// does next.
 #[test]
 fn asynchronous_callers_are_named_by_the_call_that_asked_or_not_at_all() {
+    const ENTERS: &[&str] = &["io_uring_enter"];
     for (engine, direct, names) in [
         ("libaio", 1, &["io_submit"][..]),
         ("libaio", 0, &["io_submit"]),
-        ("io_uring", 1, &["io_uring_enter"]),
-        ("io_uring", 0, &["io_uring_enter"]),
+        ("io_uring", 1, ENTERS),
+        ("io_uring", 0, ENTERS),
+        // A thread of the kernel's asks, and its process says nothing.
+        ("io_uring --sqthread_poll=1", 1, &[]),
+        ("io_uring --sqthread_poll=1", 0, &[]),
         ("psync", 1, &["pread64", "pwrite64"]),
     ] {
         let scratch = Scratch::new();
-        let (direct, engine_is) = (format!("--direct={direct}"), format!("--ioengine={engine}"));
+        let direct_is = format!("--direct={direct}");
+        let engine_is = format!("--ioengine={engine}");
         let fio = [
             "run",
             "--",
@@ -479,12 +529,12 @@ fn asynchronous_callers_are_named_by_the_call_that_asked_or_not_at_all() {
             "--rw=randrw",
             "--iodepth=8",
             "--output=/dev/null",
-            &engine_is,
-            &direct,
+            &direct_is,
         ];
+        let fio: Vec<&str> = fio.into_iter().chain(engine_is.split(' ')).collect();
         let outcome = scratch.run(&fio);
         assert_eq!(outcome.code, 0, "{engine}: {outcome:?}");
-        let data: Vec<Op> = of(&events(&scratch), DATA)
+        let data: Vec<Op> = of(&latest(&scratch), DATA)
             .into_iter()
             .filter(|op| op.size == Some(16 << 10) && !op.mapped && !op.page_cache)
             .collect();

@@ -2,7 +2,7 @@
 //! agree is not told.
 
 use super::syscall::{At, Doing, SystemCall, Transfer};
-use super::{Caller, Part, Seen, Thread, lock};
+use super::{Caller, Part, Ring, Seen, Thread, lock};
 use crate::types::{Fh, Pid, Seq};
 
 /// What a request asked, as far as a system call can be compared with it.
@@ -80,7 +80,7 @@ pub struct Found {
     pub moves_target: Moves,
 }
 
-/// What io_uring's workers do was asked for by this call.
+/// What most of io_uring's workers do was asked for by this call.
 const IO_URING: &str = "io_uring_enter";
 
 /// The open file that a request is about.
@@ -108,8 +108,10 @@ impl Caller {
         (asked, open): (Asked, Option<Open>),
         (seq, done): (Seq, Option<u64>),
     ) -> Found {
-        if thread.io_worker {
-            return named(IO_URING);
+        match thread.works_for {
+            Some(Ring::Entered) => return named(IO_URING),
+            Some(Ring::Polled) => return Found::default(),
+            None => {}
         }
         let Some(seen) = seen else {
             return Found::default();
@@ -345,7 +347,7 @@ mod tests {
         let thread = Thread {
             pid: Pid(7),
             comm: "t".into(),
-            io_worker: false,
+            works_for: None,
         };
         let seen = Seen {
             doing,
