@@ -9,6 +9,8 @@ pub(crate) enum Returned {
     Error(String),
     /// The thread was killed in it, or it is one that does not return.
     Never,
+    /// A signal has come before anything was done, and the thread makes the same call again next.
+    Again,
 }
 
 /// A system call as strace saw it.
@@ -83,7 +85,27 @@ impl Seen {
         for call in pending.into_values() {
             seen.finish(call, usize::MAX);
         }
+        seen.mark_made_again();
         seen
+    }
+
+    /// The kernel restarts a call only where nothing was done of it: what was would be its result.
+    fn mark_made_again(&mut self) {
+        let mut interrupted: HashMap<u32, usize> = HashMap::new();
+        let mut again = Vec::new();
+        for (at, call) in self.calls.iter().enumerate() {
+            if let Some(before) = interrupted.remove(&call.tid)
+                && self.calls[before].is_same(call)
+            {
+                again.push(before);
+            }
+            if call.text.contains("= ? ERESTART") {
+                interrupted.insert(call.tid, at);
+            }
+        }
+        for call in again {
+            self.calls[call].returned = Returned::Again;
+        }
     }
 
     /// Of a thread that did not end by itself, strace may have a result of its last call that is none: the registers
@@ -237,10 +259,17 @@ impl Call {
         Some(lengths.map(length).fold(0, u64::saturating_add))
     }
 
+    fn is_same(&self, other: &Call) -> bool {
+        // What the kernel changes is shown before and after.
+        let given = |arg: &String| arg.split(" => ").next().map(str::to_owned);
+        let given = |call: &Call| call.args.iter().map(given).collect::<Vec<_>>();
+        self.name == other.name && given(self) == given(other)
+    }
+
     pub(crate) fn ok(&self) -> Option<u64> {
         match self.returned {
             Returned::Value(value) => Some(value.cast_unsigned()),
-            Returned::Error(_) | Returned::Never => None,
+            Returned::Error(_) | Returned::Never | Returned::Again => None,
         }
     }
 
@@ -259,10 +288,19 @@ fn lines_of_strace_are_read_back() {
 11    1.7 <... readv resumed>) = 12
 12    1.8 write(3</v/x>, ""..., 9 <unfinished ...>) = ?
 12    1.9 +++ killed by SIGKILL +++
+13    2.0 sendfile(3</v/x>, 4</m>, [7], 9 <unfinished ...>
+13    2.1 <... sendfile resumed>) = ? ERESTARTSYS (To be restarted if SA_RESTART is set)
+13    2.1 --- SIGALRM {si_signo=SIGALRM} ---
+13    2.2 sendfile(3</v/x>, 4</m>, [7] => [16], 9) = 9
+13    2.3 fsync(3</v/x>) = ? ERESTARTSYS (To be restarted if SA_RESTART is set)
+13    2.4 exit_group(0) = ?
 "#,
     );
     let calls = &seen.calls;
-    assert_eq!(calls.len(), 4);
+    assert_eq!(calls.len(), 8);
+    let ends = |at: usize| calls[at].returned.clone();
+    assert_eq!((ends(4), ends(5)), (Returned::Again, Returned::Value(9)));
+    assert_eq!(ends(6), Returned::Never);
     assert_eq!(
         (calls[0].args.len(), calls[0].path.as_deref()),
         (4, Some("/v/x"))

@@ -7,7 +7,7 @@ use iolens::event::{Caller, Op, OpKind};
 use iolens::types::Fh;
 
 use super::calls::{Call, Returned, Seen};
-use super::model::{Expected, Model, Moved, Want};
+use super::model::{Expected, Model, Moved, PAGES_NOT_WRITTEN, Want};
 
 /// What was compared, for the summary.
 #[derive(Debug, Default)]
@@ -197,6 +197,10 @@ pub(crate) fn compare(seen: &Seen, model: &Model, ops: &[Op]) -> Result<Counts, 
             }
             flushes.entry(*process).or_default().extend(one.parts);
         }
+    }
+    let not_written = |op: &Op| op.mapped && op.op == OpKind::Write && op.errno.is_some();
+    if counts.alone.contains_key(PAGES_NOT_WRITTEN) && !ops.iter().any(not_written) {
+        return Err("a sync failed for pages that were all written".to_owned());
     }
     let fhs = handles(seen, &matches)?;
     at_exit(model, &fhs, flushes, &mut counts)?;
@@ -431,7 +435,7 @@ fn differs(
         Returned::Error(name) if name == "EFAULT" && recorded.done() == 0 => Some(None),
         Returned::Value(_) => Some(None),
         Returned::Error(name) => Some(Some(name.clone())),
-        Returned::Never => None,
+        Returned::Never | Returned::Again => None,
     };
     if let Some(errno) = returned {
         is("errno", op.errno.as_deref().map(str::to_owned), errno);

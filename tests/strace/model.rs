@@ -148,6 +148,14 @@ const CLONE_THREAD: u64 = 0x1_0000;
 /// fs/read_write.c MAX_RW_COUNT
 const TRANSFER_MAX: u64 = 0x7fff_f000;
 
+/// Why a call that syncs may be told an error without a request of its own: where changed pages of a mapping could not be
+/// written the kernel asks for no more (fs/fuse/file.c fuse_fsync()).
+pub(crate) const PAGES_NOT_WRITTEN: &str = "fsync, msync: pages of a mapping could not be written";
+
+fn pages_not_written(call: &Call) -> Option<&'static str> {
+    call.failed_with(&["ENOSPC"]).then_some(PAGES_NOT_WRITTEN)
+}
+
 impl Model {
     /// Of a view whose files have paths below `view`.
     pub(crate) fn of(seen: &Seen, view: &str) -> Model {
@@ -382,6 +390,9 @@ impl Model {
         let Some(about) = self.about.remove(&at) else {
             return;
         };
+        if call.returned == Returned::Again {
+            return self.alone("interrupted before anything was done, and made again");
+        }
         match call.name.as_str() {
             "open" | "openat" | "openat2" | "creat" => self.opened(at, call),
             "close" | "dup2" | "dup3" | "dup" | "fcntl" => self.installed(at, call, about),
@@ -403,7 +414,8 @@ impl Model {
             "msync" => {
                 let file = self.process(call.tid).maps.get(&call.bits(0)).copied();
                 if let (Some(file), 4) = (file, call.bits(2) & 4) {
-                    self.expect(at, call, Want::MappingSync, Some(file), None);
+                    let maybe = pages_not_written(call);
+                    self.expect_maybe(at, call, Want::MappingSync, (Some(file), None), maybe);
                 }
             }
             "truncate" => self.truncated(at, call),
@@ -719,7 +731,11 @@ impl Model {
                 return self.expect_data(at, call, want, (file, fd));
             }
         };
-        self.expect(at, call, want, Some(file), Some(fd));
+        let maybe = match want {
+            Want::Sync { .. } => pages_not_written(call),
+            _ => None,
+        };
+        self.expect_maybe(at, call, want, (Some(file), Some(fd)), maybe);
     }
 
     /// The program asked where a file ends: if it did so right after an append of a thread that alone writes to the
