@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
-pub use aside::{Answer, Patience};
+pub use aside::{Answer, Patience, What};
 pub use judge::{Asked, Found, From, Moves, Open};
 pub use syscall::Doing;
 use syscall::{Amount, SystemCall};
@@ -141,9 +141,9 @@ struct State {
     syscall: Option<Arc<File>>,
     /// The system call that the last transfer was part of.
     last: Option<Part>,
-    /// It did not answer in the time of that patience: not to be asked aside with no more of it before, unless it
-    /// answers after all.
-    silent: Option<(Patience, Nanos)>,
+    /// It did not answer that question in the time of that patience: not to be asked again with no more of it before,
+    /// unless it answers after all.
+    silent: [Option<(Patience, Nanos)>; 2],
 }
 
 /// The last request of a system call that may have been split into several.
@@ -230,12 +230,12 @@ impl Caller {
     }
 
     /// Has another thread look what this one is doing.
-    pub fn ask(self: &Arc<Self>, now: Nanos, patience: Patience) -> Option<Answer> {
-        let silent = lock(&self.state).silent;
+    pub fn ask(self: &Arc<Self>, now: Nanos, what: What, patience: Patience) -> Option<Answer> {
+        let silent = lock(&self.state).silent[what as usize];
         if silent.is_some_and(|(with, until)| with >= patience && until > now) {
             return None;
         }
-        self.shared.aside.ask(self, patience)
+        self.shared.aside.ask(self, what, patience)
     }
 
     /// What the thread is doing, read right here: for a thread that is blocked until we answer, and not in
@@ -290,13 +290,13 @@ impl Caller {
 
     /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each
     /// descriptor that this closes.
-    fn was_silent(&self, now: Nanos, patience: Patience) {
-        lock(&self.state).silent = Some((patience, Nanos(now.0 + FRESH_NS)));
+    fn was_silent(&self, now: Nanos, what: What, patience: Patience) {
+        lock(&self.state).silent[what as usize] = Some((patience, Nanos(now.0 + FRESH_NS)));
     }
 
     /// It was asked aside and has answered, be it too late.
-    fn was_heard(&self) {
-        lock(&self.state).silent = None;
+    fn was_heard(&self, what: What) {
+        lock(&self.state).silent[what as usize] = None;
     }
 
     /// How many bytes a vector of the thread's memory has room for. Only for a thread that is blocked in
@@ -499,9 +499,14 @@ mod tests {
             amount: Some(77),
         };
         // A machine under load may be too slow for once.
-        let aside = |now: u64| caller.ask(Nanos(now), Patience::Short)?.wait(Nanos(now));
-        let found = (1..100).find_map(|second| aside(second * 1_000_000_000));
-        assert_eq!(found, Some(seen));
+        for what in [What::Call, What::Memory] {
+            let aside = |now: u64| {
+                let asked = caller.ask(Nanos(now), what, Patience::Short);
+                asked?.wait(Nanos(now))
+            };
+            let found = (1..100).find_map(|second| aside(second * 1_000_000_000));
+            assert_eq!(found, Some(seen));
+        }
         nix::unistd::write(&writer, b"x").unwrap();
         assert_eq!(blocked.join().unwrap(), 1);
         // It is gone, and so is what was known of it.
@@ -513,12 +518,17 @@ mod tests {
     #[test]
     fn a_silent_thread_is_asked_again_with_more_patience_and_once_it_was_heard() {
         let (_, caller) = this_thread();
-        let asks = |patience| caller.ask(Nanos(2), patience).is_some();
-        let silent = |patience| lock(&caller.state).silent = Some((patience, Nanos(9)));
+        let asks = |patience| caller.ask(Nanos(2), What::Call, patience).is_some();
+        let silent = |patience| caller.was_silent(Nanos(9), What::Call, patience);
         silent(Patience::Short);
         assert!(!asks(Patience::Short));
         silent(Patience::Long);
         assert!(!asks(Patience::Short) && !asks(Patience::Long));
+        assert!(
+            caller
+                .ask(Nanos(2), What::Memory, Patience::Short)
+                .is_some()
+        );
         silent(Patience::Short);
         assert!(asks(Patience::Long));
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);

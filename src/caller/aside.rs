@@ -25,11 +25,21 @@ const LOOK_ASLEEP: Duration = Duration::from_millis(2);
 /// The longest that a request waits.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Threads that read. One that meets execve(2) is stuck for as long as the request waits.
+/// Threads of each kind that read. One that meets execve(2) is stuck for as long as the request waits.
 const READERS: usize = 2;
 
 /// Questions that may wait for a reader.
 const QUEUE: usize = 64;
+
+/// What is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// `/proc/TID/syscall`.
+    Call,
+    /// That, and what it says lies in the thread's memory. It has readers of its own: what mmap(2) keeps waiting
+    /// delays no answer that needs no memory.
+    Memory,
+}
 
 /// A question, and where the answer goes.
 struct Question {
@@ -38,16 +48,18 @@ struct Question {
     tell: SyncSender<Option<Seen>>,
 }
 
-/// The threads, started with the first question.
+/// The threads, started with the first question of their kind.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
-    ask: OnceLock<SyncSender<Question>>,
+    call: OnceLock<SyncSender<Question>>,
+    memory: OnceLock<SyncSender<Question>>,
 }
 
 /// An answer that will be there soon, or never.
 #[derive(Debug)]
 pub struct Answer {
     caller: Arc<Caller>,
+    what: What,
     heard: Receiver<Option<Seen>>,
     /// The thread that has taken the question; 0 while none has.
     taken: Arc<AtomicI32>,
@@ -57,8 +69,17 @@ pub struct Answer {
 
 impl Aside {
     /// Asks; `None` where all readers are stuck.
-    pub(super) fn ask(&self, caller: &Arc<Caller>, patience: Patience) -> Option<Answer> {
-        let ask = self.ask.get_or_init(start);
+    pub(super) fn ask(
+        &self,
+        caller: &Arc<Caller>,
+        what: What,
+        patience: Patience,
+    ) -> Option<Answer> {
+        let readers = match what {
+            What::Call => &self.call,
+            What::Memory => &self.memory,
+        };
+        let ask = readers.get_or_init(|| start(what));
         let (tell, heard) = sync_channel(1);
         let taken = Arc::new(AtomicI32::new(0));
         let question = Question {
@@ -69,6 +90,7 @@ impl Aside {
         ask.try_send(question).ok()?;
         Some(Answer {
             caller: Arc::clone(caller),
+            what,
             heard,
             taken,
             patience,
@@ -85,10 +107,10 @@ impl Answer {
         if let Some(answer) = self.in_time() {
             return answer;
         }
-        self.caller.was_silent(now, self.patience);
+        self.caller.was_silent(now, self.what, self.patience);
         // It may have come right then.
         let late = self.heard.try_recv().ok()?;
-        self.caller.was_heard();
+        self.caller.was_heard(self.what);
         late
     }
 
@@ -122,7 +144,7 @@ fn is_asleep(thread: i32) -> bool {
     matches!(state, Some(b'S' | b'D'))
 }
 
-fn start() -> SyncSender<Question> {
+fn start(what: What) -> SyncSender<Question> {
     let (ask, questions) = sync_channel::<Question>(QUEUE);
     let questions = Arc::new(Mutex::new(questions));
     for _ in 0..READERS {
@@ -134,10 +156,13 @@ fn start() -> SyncSender<Question> {
                 let Ok(question) = question else { return };
                 let reader = nix::unistd::gettid().as_raw();
                 question.taken.store(reader, Ordering::Relaxed);
-                let seen = question.caller.look_closely();
+                let seen = match what {
+                    What::Call => question.caller.look(),
+                    What::Memory => question.caller.look_closely(),
+                };
                 // Nobody listens any more where the wait was over.
                 let _ = question.tell.try_send(seen);
-                question.caller.was_heard();
+                question.caller.was_heard(what);
             }
         });
         if let Err(error) = started {

@@ -317,6 +317,10 @@ impl Model {
                 }
             }
             "close_range" => self.close_range(at, call),
+            // Before it is left another thread may be given the same address.
+            "munmap" => {
+                self.process(call.tid).maps.remove(&call.bits(0));
+            }
             "sendfile" => about = [self.file_at(call, 0), self.file_at(call, 1), None],
             "splice" | "copy_file_range" => {
                 about = [self.file_at(call, 0), self.file_at(call, 2), None];
@@ -407,9 +411,6 @@ impl Model {
                 if let (Some(address), Some(file), 1) = (call.ok(), about[0], call.bits(3) & 1) {
                     self.process(call.tid).maps.insert(address, file);
                 }
-            }
-            "munmap" => {
-                self.process(call.tid).maps.remove(&call.bits(0));
             }
             "msync" => {
                 let file = self.process(call.tid).maps.get(&call.bits(0)).copied();

@@ -8,6 +8,7 @@ use super::On;
 use crate::caller;
 use crate::caller::{
     Answer, Asked, Caller, Callers, Doing, Found, From, Look, Moves, Open, Patience, Seen, Thread,
+    What,
 };
 use crate::event::{Op, OpKind};
 use crate::fs::handle::{Handle, POSITION_UNKNOWN};
@@ -63,6 +64,7 @@ impl Watch {
 pub(super) struct Who {
     pub(super) thread: Option<Thread>,
     arrived: Nanos,
+    moves_data: bool,
     caller: Option<Arc<Caller>>,
     attribution: Attribution,
     seeing: Seeing,
@@ -81,7 +83,8 @@ enum Seeing {
     Coming(Answer),
 }
 
-/// Who has been at work for longer lets another thread look: the caller, if it did not wait, may be in execve(2) by now.
+/// Whoever has worked on data for longer lets another thread look: the caller, if it did not wait, may be in execve(2)
+/// by now.
 const HERE_WITHIN: Nanos = Nanos(50_000);
 
 /// A caller that does not sleep yet has only to be given the processor.
@@ -93,6 +96,7 @@ impl Who {
         Who {
             thread: None,
             arrived: Nanos(0),
+            moves_data: false,
             caller: None,
             attribution: Attribution::Process,
             seeing: Seeing::Nothing,
@@ -133,8 +137,8 @@ impl Who {
             self.asked = Asked::Flush;
         }
         let Some(caller) = &self.caller else { return };
-        let data = matches!(kind, OpKind::Read | OpKind::Write);
-        let asynchronous = data
+        self.moves_data = matches!(kind, OpKind::Read | OpKind::Write);
+        let asynchronous = self.moves_data
             && self
                 .thread
                 .as_ref()
@@ -148,7 +152,7 @@ impl Who {
                     OpKind::Flush => Patience::Short,
                     _ => Patience::Long,
                 };
-                let coming = caller.ask(now, patience);
+                let coming = caller.ask(now, What::Call, patience);
                 coming.map_or(Seeing::Nothing, Seeing::Coming)
             }
             _ => Seeing::Nothing,
@@ -173,14 +177,21 @@ impl Who {
 
     /// What the thread was seen doing, as well as can be told `now`.
     fn seen(&mut self, now: Nanos) -> Option<Seen> {
-        let seen = match &self.seeing {
-            Seeing::Nothing => None,
-            Seeing::AtTheEnd => self
-                .caller
-                .as_ref()
-                .and_then(|caller| self.look(caller, now)),
-            Seeing::Seen(seen) => Some(*seen),
-            Seeing::Coming(answer) => answer.wait(now),
+        let seen = match (&self.seeing, &self.caller) {
+            (Seeing::Seen(seen), _) => return Some(*seen),
+            (Seeing::AtTheEnd, Some(caller)) => self.look(caller, now),
+            (Seeing::Coming(answer), _) => answer.wait(now),
+            (Seeing::AtTheEnd, None) | (Seeing::Nothing, _) => None,
+        };
+        let seen = match (seen, &self.caller) {
+            (Some(seen), Some(caller)) if seen.lacks_vector() => {
+                let asked = caller.ask(now, What::Memory, Patience::Long);
+                let closer = asked.and_then(|answer| answer.wait(now));
+                closer
+                    .filter(|closer| closer.doing == seen.doing)
+                    .or(Some(seen))
+            }
+            _ => seen,
         };
         // Who was asked aside and said nothing is not looked at from here.
         self.seeing = seen.map_or(Seeing::Nothing, Seeing::Seen);
@@ -189,23 +200,16 @@ impl Who {
 
     /// Looks at a thread that waits for an answer which is as good as given.
     fn look(&self, caller: &Arc<Caller>, now: Nanos) -> Option<Seen> {
-        let aside = || caller.ask(now, Patience::Long)?.wait(now);
-        if now.since(self.arrived) > HERE_WITHIN {
-            return aside();
+        if self.moves_data && now.since(self.arrived) > HERE_WITHIN {
+            return caller.ask(now, What::Call, Patience::Long)?.wait(now);
         }
-        let mut looks = 0;
-        let seen = loop {
-            looks += 1;
+        for _ in 1..LOOKS {
             match caller.look() {
-                None if looks < LOOKS => std::thread::yield_now(),
-                seen => break seen?,
+                None => std::thread::yield_now(),
+                seen => return seen,
             }
-        };
-        if !seen.lacks_vector() {
-            return Some(seen);
         }
-        let closer = aside().filter(|closer| closer.doing == seen.doing);
-        closer.or(Some(seen))
+        caller.look()
     }
 
     /// Whether the thread is in a page fault, as far as that can be told.
