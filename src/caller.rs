@@ -27,6 +27,7 @@
 mod aside;
 mod judge;
 mod syscall;
+mod thread;
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read};
@@ -42,6 +43,7 @@ pub use aside::{Answer, Patience, What};
 pub use judge::{Asked, Found, From, Moves, Open};
 pub use syscall::Doing;
 use syscall::{Amount, SystemCall};
+pub use thread::{Ring, Thread};
 
 use crate::types::{Fh, Nanos, Pid, Seq, Tid};
 use aside::Aside;
@@ -53,26 +55,6 @@ const FRESH_NS: u64 = 100_000_000;
 const THREADS_MAX: usize = 4096;
 /// Of so many threads at most `syscall` is kept open, however many descriptors there are.
 const KEPT_MAX: usize = 256;
-
-/// What is known of a thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thread {
-    /// Its process.
-    pub pid: Pid,
-    /// Its name.
-    pub comm: Arc<str>,
-    /// For whom it works, if it is a thread of the kernel's that is in no system call.
-    pub works_for: Option<Ring>,
-}
-
-/// A ring of io_uring that threads of the kernel work for (include/linux/sched.h PF_IO_WORKER).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ring {
-    /// Its process says io_uring_enter(2).
-    Entered,
-    /// A thread looks for requests without any call (IORING_SETUP_SQPOLL).
-    Polled,
-}
 
 /// What was seen of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +198,7 @@ impl Caller {
         let mut state = lock(&self.state);
         let fresh = now.since(state.read_at).0 < FRESH_NS && look == Look::Recent;
         if !fresh || state.thread.is_none() {
-            state.thread = read_thread(self.tid);
+            state.thread = thread::read(self.tid);
             state.read_at = now;
         }
         state.thread.clone()
@@ -366,86 +348,9 @@ pub fn obstacle_to_system_calls() -> Option<String> {
     })
 }
 
-fn read_thread(tid: Tid) -> Option<Thread> {
-    // The first lines of `status` hold both: no second file is needed.
-    let status = std::fs::read(format!("/proc/{tid}/status")).ok()?;
-    let pid = parse_tgid(&String::from_utf8_lossy(&status))?;
-    let comm = parse_comm(&std::fs::read(format!("/proc/{tid}/comm")).ok()?);
-    // Names that only such threads have, unless somebody pretends: then the flag decides.
-    let works_for = match comm.starts_with("iou-") && is_io_worker(tid) {
-        true => Some(ring_of(&comm)),
-        false => None,
-    };
-    Some(Thread {
-        pid,
-        comm: comm.into(),
-        works_for,
-    })
-}
-
-/// What the name of a worker says (io_uring/sqpoll.c, io_uring/io-wq.c): those of a polled ring have the number of
-/// the thread that polls.
-fn ring_of(comm: &str) -> Ring {
-    let polls = |comm: &str| comm.starts_with("iou-sqp-");
-    let owner = comm.strip_prefix("iou-wrk-");
-    let of_poller = owner.is_some_and(|tid| {
-        let name = std::fs::read(format!("/proc/{tid}/comm"));
-        name.is_ok_and(|name| polls(&parse_comm(&name)))
-    });
-    match of_poller || polls(comm) {
-        true => Ring::Polled,
-        false => Ring::Entered,
-    }
-}
-
-/// `Tgid:` of `/proc/TID/status` (man 5 proc_pid_status).
-fn parse_tgid(status: &str) -> Option<Pid> {
-    let value = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-    value.trim().parse().ok().map(Pid)
-}
-
-/// `/proc/TID/comm` ends with a newline; the name itself may hold any other byte, newlines too.
-fn parse_comm(comm: &[u8]) -> String {
-    let name = comm.strip_suffix(b"\n").unwrap_or(comm);
-    String::from_utf8_lossy(name).into_owned()
-}
-
-fn is_io_worker(tid: Tid) -> bool {
-    let stat = std::fs::read(format!("/proc/{tid}/stat"));
-    stat.is_ok_and(|stat| parse_flags(&String::from_utf8_lossy(&stat)) & PF_IO_WORKER != 0)
-}
-
-/// include/linux/sched.h
-const PF_IO_WORKER: u64 = 0x10;
-
-/// The ninth field of `/proc/TID/stat`; the second is the name in parentheses, which may hold anything.
-fn parse_flags(stat: &str) -> u64 {
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let flags = rest.split_ascii_whitespace().nth(6);
-    flags.and_then(|flags| flags.parse().ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_process_is_read_from_the_tgid_line_only() {
-        let status = "Name:\tTgid: 1\nUmask:\t0022\nTgid:\t4711\nNgid:\t0\n";
-        assert_eq!(parse_tgid(status), Some(Pid(4711)));
-    }
-
-    #[test]
-    fn a_thread_name_keeps_its_own_newlines() {
-        assert_eq!(parse_comm(b"a\nb\n"), "a\nb");
-    }
-
-    #[test]
-    fn flags_are_found_behind_any_name() {
-        let stat = "7 (a) b ) R) S 1 7 7 0 -1 4194368 1 0";
-        assert_eq!(parse_flags(stat), 4_194_368);
-        assert_eq!(parse_flags(""), 0);
-    }
 
     fn this_thread() -> (Callers, Arc<Caller>) {
         let tid = Tid(nix::unistd::gettid().as_raw().unsigned_abs());

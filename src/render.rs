@@ -4,6 +4,7 @@
 //! terminal. Whatever the names in a trace contain, what comes out is printable.
 
 mod escape;
+mod grid;
 pub mod report;
 pub mod story;
 pub mod table;

@@ -12,6 +12,7 @@ mod io;
 mod path;
 mod proc;
 pub mod process;
+pub mod terminal;
 mod vectored;
 mod xattr;
 

@@ -3,10 +3,14 @@
 //! One pass, bounded memory: so many files, opens and processes are told apart; what comes beyond counts only
 //! in the totals, and how much that was is told.
 
+mod buffers;
+mod call;
+mod durable;
 mod figures;
 mod findings;
 mod latency;
 mod open;
+mod order;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,17 +18,25 @@ use std::hash::Hash;
 
 use serde::Serialize;
 
-pub use figures::{Cache, Figures, Flow, Sizes};
-pub use findings::Finding;
+pub use figures::{Cache, Figures, Flow, SIZE_CLASSES, Sizes};
+pub use findings::{Evidence, Finding};
 pub use latency::Latency;
 pub use open::Open;
+pub use order::Order;
 
+use super::timeline::{Place, Timeline};
 use crate::event::{Event, Footer, Header, Op, OpKind};
-use crate::types::{Fh, Pid, Seq};
+use crate::types::{Fh, Pid};
+use call::Call;
+use durable::Durability;
 use findings::Findings;
+use open::Moment;
 
 /// Files, and as many processes and opens, that are told apart at most: up to 3 KiB each.
 const GROUPS_MAX: usize = 8192;
+
+/// Events that are held until those before them have come (some 10 MiB).
+const HELD_MAX: usize = 8192;
 
 /// What a trace says of its program.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -33,6 +45,8 @@ pub struct Report {
     pub summary: Summary,
     /// What stands out, with its evidence; empty for a program that does nothing unwise.
     pub findings: Vec<Finding>,
+    /// What is worth to know although nothing is wrong with it.
+    pub notes: Vec<Finding>,
     /// Files, most bytes first.
     pub files: Vec<File>,
     /// Opens, most bytes first.
@@ -81,8 +95,9 @@ pub struct Process {
 }
 
 /// A report in the making.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reporter {
+    timeline: Timeline<Event>,
     header: Option<Header>,
     footer: Option<Footer>,
     span: Option<(u64, u64)>,
@@ -93,7 +108,28 @@ pub struct Reporter {
     processes: HashMap<Pid, (String, Figures)>,
     open: HashMap<Fh, Open>,
     closed: Vec<Open>,
+    durable: Durability,
     findings: Findings,
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        Reporter {
+            timeline: Timeline::new(HELD_MAX),
+            header: None,
+            footer: None,
+            span: None,
+            lost: 0,
+            beyond: 0,
+            total: Figures::default(),
+            files: HashMap::new(),
+            processes: HashMap::new(),
+            open: HashMap::new(),
+            closed: Vec::new(),
+            durable: Durability::default(),
+            findings: Findings::default(),
+        }
+    }
 }
 
 /// The entry of `key`, unless there are too many.
@@ -106,28 +142,50 @@ fn group<K: Eq + Hash, V: Default>(groups: &mut HashMap<K, V>, key: K) -> Option
 
 impl Reporter {
     /// Takes one event in, in the order of the lines.
-    pub fn push(&mut self, event: &Event) {
+    pub fn push(&mut self, event: Event) {
+        let seq = match &event {
+            Event::Op(op) => op.seq,
+            Event::Writeback(done) => done.seq,
+            Event::Discard(gone) => gone.seq,
+            Event::Evict(gone) => gone.seq,
+            Event::Lost(lost) => lost.seq,
+            Event::Resume(resume) => resume.seq,
+            Event::Header(_) | Event::Footer(_) => return self.fold(&event),
+        };
+        if let Place::Late(late) = self.timeline.push(seq.0, event) {
+            self.fold(&late);
+        }
+        while let Some(next) = self.timeline.pop() {
+            self.fold(&next);
+        }
+    }
+
+    /// Takes one event in, in the order in which they began.
+    fn fold(&mut self, event: &Event) {
         match event {
             Event::Header(header) => self.header = Some((**header).clone()),
             Event::Footer(footer) => self.footer = Some((**footer).clone()),
             Event::Lost(lost) => self.lost += lost.count,
             Event::Op(op) => self.op(op),
             Event::Writeback(done) => {
+                self.durable.wrote_back(done);
                 self.total.cache.wrote_back(done);
-                let path = done.path.path.as_deref().unwrap_or_default();
-                if let Some(figures) = self.files.get_mut(path) {
+                if let Some(figures) = self.file(done.path.path.as_deref()) {
                     figures.cache.wrote_back(done);
                 }
             }
             Event::Discard(gone) => {
                 self.total.cache.discarded += gone.size;
-                let path = gone.path.path.as_deref().unwrap_or_default();
-                if let Some(figures) = self.files.get_mut(path) {
+                if let Some(figures) = self.file(gone.path.path.as_deref()) {
                     figures.cache.discarded += gone.size;
                 }
             }
             Event::Evict(_) | Event::Resume(_) => {}
         }
+    }
+
+    fn file(&mut self, path: Option<&str>) -> Option<&mut Figures> {
+        self.files.get_mut(path.unwrap_or_default())
     }
 
     fn op(&mut self, op: &Op) {
@@ -142,14 +200,25 @@ impl Reporter {
         }
         let call = Call::of(op, op.fh.and_then(|fh| self.open.get(&fh)));
         self.count(op, call);
-        let open = op.fh.and_then(|fh| self.open.get_mut(&fh));
-        if let Some(open) = open {
-            add(&mut open.figures, op, call);
-            open.op(op);
+        self.findings.op(op, &self.durable);
+        if let Some(age) = self.durable.op(op) {
+            self.total.cache.to_sync.add(age);
+            if let Some(figures) = self.file(op.path.as_deref()) {
+                figures.cache.to_sync.add(age);
+            }
         }
-        self.findings.op(op);
+        let moment = self.findings.moment(op);
+        self.count_open(op, call, moment);
+    }
+
+    fn count_open(&mut self, op: &Op, call: Option<Call>, moment: Moment) {
+        let Some(fh) = op.fh else { return };
+        if let Some(open) = self.open.get_mut(&fh) {
+            add(&mut open.figures, op, call);
+            open.op(op, call.map(|call| call.size), moment);
+        }
         if op.op == OpKind::Release
-            && let Some(open) = op.fh.and_then(|fh| self.open.remove(&fh))
+            && let Some(open) = self.open.remove(&fh)
         {
             self.close(open);
         }
@@ -179,7 +248,15 @@ impl Reporter {
         }
     }
 
-    fn close(&mut self, open: Open) {
+    fn close(&mut self, mut open: Open) {
+        open.end();
+        self.total.rw_switches += open.figures.rw_switches;
+        if let Some(figures) = self.files.get_mut(&open.path) {
+            figures.rw_switches += open.figures.rw_switches;
+        }
+        if let Some((_, figures)) = open.pid.and_then(|pid| self.processes.get_mut(&Pid(pid))) {
+            figures.rw_switches += open.figures.rw_switches;
+        }
         self.findings.closed(&open);
         self.closed.push(open);
         if self.closed.len() > 2 * GROUPS_MAX {
@@ -196,13 +273,31 @@ impl Reporter {
         self.closed.truncate(most);
     }
 
+    /// What follows from all events together.
+    fn conclude(&mut self) {
+        for (path, bytes) in self.durable.never_synced() {
+            self.total.unsynced_bytes += bytes;
+            if let Some(figures) = self.files.get_mut(path) {
+                figures.unsynced_bytes += bytes;
+            }
+        }
+        self.total.conclude();
+        self.files.values_mut().for_each(Figures::conclude);
+        self.total.cache.peak_dirty = self.durable.peak_dirty;
+    }
+
     /// The report.
     #[must_use]
     pub fn finish(mut self) -> Report {
+        while let Some(next) = self.timeline.drain() {
+            self.fold(&next);
+        }
         let mut left: Vec<Open> = std::mem::take(&mut self.open).into_values().collect();
         left.sort_by_key(|open| open.fh);
         left.into_iter().for_each(|open| self.close(open));
         self.keep_largest();
+        self.conclude();
+        let (findings, notes) = self.findings.finish(&self.durable);
         let used =
             |figures: &Figures| figures.opens + figures.bytes() > 0 || !figures.errors.is_empty();
         let files = self.files.into_iter().filter(|(_, figures)| used(figures));
@@ -239,29 +334,12 @@ impl Reporter {
                 beyond: self.beyond,
                 figures: self.total,
             },
-            findings: self.findings.finish(),
+            findings,
+            notes,
             files,
             opens: self.closed,
             processes,
         }
-    }
-}
-
-/// The first request of a call that moves data: what the application asked for, and where its last one ended.
-#[derive(Clone, Copy, Debug)]
-struct Call {
-    size: u64,
-    before: Option<u64>,
-}
-
-impl Call {
-    fn of(op: &Op, open: Option<&Open>) -> Option<Call> {
-        let data = matches!(op.op, OpKind::Read | OpKind::Write) && !op.mapped && !op.page_cache;
-        let first = op.call.is_none_or(|call| Seq(call) == op.seq);
-        (data && first).then(|| Call {
-            size: op.call_size.or(op.size).unwrap_or(0),
-            before: open.and_then(|open| open.end_of_last(op.op)),
-        })
     }
 }
 

@@ -136,8 +136,7 @@ impl Tally {
             OpKind::Fsync => self.fsyncs += 1,
             _ => {}
         }
-        let asked = matches!(op.op, OpKind::Lookup | OpKind::Getattr | OpKind::Getxattr);
-        if op.errno.is_some() && !asked {
+        if op.errno.is_some() && !op.is_question() {
             self.errors += 1;
         }
     }

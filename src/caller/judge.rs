@@ -108,18 +108,14 @@ impl Caller {
         (asked, open): (Asked, Option<Open>),
         (seq, done): (Seq, Option<u64>),
     ) -> Found {
-        match thread.works_for {
-            Some(Ring::Entered) => return named(IO_URING),
-            Some(Ring::Polled) => return Found::default(),
-            None => {}
-        }
-        let Some(seen) = seen else {
-            return Found::default();
-        };
         let pid = thread.pid;
-        let call = match seen.doing {
-            Doing::Call(call) => call,
-            Doing::Fault => return fault(asked),
+        let (seen, call) = match (thread.works_for, seen) {
+            (Some(Ring::Entered), _) => return named(IO_URING),
+            (Some(Ring::Polled), _) | (None, None) => return Found::default(),
+            (None, Some(seen)) => match seen.doing {
+                Doing::Call(call) => (seen, call),
+                Doing::Fault => return fault(asked),
+            },
         };
         let step = |open, offset, len, from, appends| Step {
             open,

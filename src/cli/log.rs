@@ -36,8 +36,8 @@ Examples:
 pub struct Args {
     /// The trace, `-` for stdin [default: the newest run's]
     pub trace: Option<PathBuf>,
-    /// Only this operation (read, write, open, ..; also writeback, evict, discard, lost)
-    #[arg(long, value_name = "OP")]
+    /// Only these operations (read, write, open, ..; also writeback, evict, discard, lost)
+    #[arg(long, value_name = "OP", value_delimiter = ',')]
     pub op: Vec<String>,
     /// Only files whose path matches
     #[arg(long, value_name = "GLOB")]

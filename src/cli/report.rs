@@ -1,13 +1,14 @@
 //! `iolens report`: what a program did with its files.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::input;
-use crate::analysis::report::{Report, Reporter};
+use crate::analysis::report::{Order, Report, Reporter};
 use crate::error::Errno;
-use crate::render::report::{Layout, render};
-use crate::render::table::Style;
+use crate::render::report::render;
+use crate::render::table::{Layout, Style};
+use crate::sys::terminal;
 use crate::trace::reader::{Ending, Item, TraceError};
 
 const EXAMPLES: &str = "\
@@ -16,7 +17,7 @@ largest first. A call is what the application made, however many requests it was
 
 Examples:
   iolens report                    the newest run
-  iolens report --top 50 t.jsonl
+  iolens report --top 50 --sort time t.jsonl
   iolens report --json | jq '.findings[].rule'";
 
 /// Show what a program did, per file, open and process, and what stands out
@@ -31,20 +32,48 @@ pub struct Args {
     /// Lines of each table, and findings
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
+    /// What the largest of each table are largest by
+    #[arg(long, value_name = "BY", value_enum, default_value_t = By::Bytes)]
+    pub sort: By,
+}
+
+/// What tables are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    /// Bytes read and written
+    Bytes,
+    /// Calls that read and write
+    Calls,
+    /// Time in operations
+    Time,
+    /// Failed operations
+    Errors,
+    /// Opens
+    Opens,
+    /// Bytes written and never synced
+    Unsynced,
+}
+
+impl From<By> for Order {
+    fn from(by: By) -> Order {
+        match by {
+            By::Bytes => Order::Bytes,
+            By::Calls => Order::Calls,
+            By::Time => Order::Time,
+            By::Errors => Order::Errors,
+            By::Opens => Order::Opens,
+            By::Unsynced => Order::Unsynced,
+        }
+    }
 }
 
 /// Runs the command; returns its exit status.
 #[must_use]
 pub fn run(args: &Args) -> u8 {
-    let terminal = io::stdout().is_terminal();
-    let columns = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    let stdout = io::stdout();
     let layout = Layout {
-        width: columns.unwrap_or(80),
-        style: if colour { Style::Colour } else { Style::Plain },
-        top: args.top,
+        width: terminal::columns(&stdout),
+        style: Style::of(terminal::shows_colours(&stdout)),
     };
     run_to(
         args,
@@ -63,7 +92,7 @@ fn run_to(args: &Args, layout: Layout, out: &mut dyn Write, err: &mut dyn Write)
     let mut status = 0;
     for item in input.reader {
         match item {
-            Ok(Item::Event(_, event)) => reporter.push(&event),
+            Ok(Item::Event(_, event)) => reporter.push(event),
             Ok(Item::End(Ending::Cut(line))) => {
                 let text = format!("{} is cut off within line {line}", input.name);
                 super::log::fail(err, &text);
@@ -75,7 +104,9 @@ fn run_to(args: &Args, layout: Layout, out: &mut dyn Write, err: &mut dyn Write)
             Err(error) => return super::log::fail(err, &format!("{}: {error}", input.name)),
         }
     }
-    match print(&reporter.finish(), args, layout, out) {
+    let mut report = reporter.finish();
+    report.sort(args.sort.into());
+    match print(&report, args, layout, out) {
         // `iolens report | head`: the reader has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             super::log::fail(err, &format!("cannot write: {}", Errno::from(error)))
@@ -89,7 +120,7 @@ fn print(report: &Report, args: &Args, layout: Layout, out: &mut dyn Write) -> i
         serde_json::to_writer_pretty(&mut *out, report)?;
         writeln!(out)?;
     } else {
-        out.write_all(render(report, layout).as_bytes())?;
+        out.write_all(render(report, layout, args.top).as_bytes())?;
     }
     out.flush()
 }
@@ -106,11 +137,11 @@ mod tests {
             trace: Some(path),
             json,
             top: 10,
+            sort: By::Bytes,
         };
         let layout = Layout {
             width: 80,
             style: Style::Plain,
-            top: 10,
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let status = run_to(&args, layout, &mut out, &mut err);
@@ -136,7 +167,14 @@ mod tests {
         let (status, out, err) = report(&trace(), true);
         assert_eq!((status, err.as_str()), (0, ""));
         let object: serde_json::Value = serde_json::from_str(&out).unwrap();
-        for key in ["summary", "findings", "files", "opens", "processes"] {
+        for key in [
+            "summary",
+            "findings",
+            "notes",
+            "files",
+            "opens",
+            "processes",
+        ] {
             assert!(object.get(key).is_some(), "{key}");
         }
         let figures = &object["files"][0]["figures"];
@@ -149,6 +187,7 @@ mod tests {
         for part in ["reads", "time", "cache"] {
             all.extend(keys(&figures[part]));
         }
+        all.extend(keys(&figures["reads"]["sizes"]));
         all.extend(keys(&object["summary"]));
         for key in all {
             assert!(

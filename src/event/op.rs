@@ -192,6 +192,17 @@ impl Op {
         }
     }
 
+    /// Whether an error is an answer like any other: this is how programs ask for a name, an attribute, or whether a file
+    /// is a terminal.
+    #[must_use]
+    pub fn is_question(&self) -> bool {
+        match self.op {
+            OpKind::Lookup | OpKind::Getattr | OpKind::Getxattr => true,
+            OpKind::Ioctl => self.errno.as_deref() == Some("ENOTTY"),
+            _ => false,
+        }
+    }
+
     /// Sets `path` (and `path_b64` where needed).
     pub fn set_path(&mut self, path: ByteText) {
         self.path = path.path;

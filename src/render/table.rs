@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use super::escape::{escape_bytes, push};
+use super::grid::{Row, grid};
 use crate::analysis::summary::{Summary, Tally};
 
 /// Files that are shown; the rest is one line.
 const ROWS: usize = 10;
-
-/// The narrowest path column that still tells files apart.
-const PATH_WIDTH_MIN: usize = 16;
 
 /// Whether escape sequences may be used: a terminal, and `NO_COLOR` unset (no-color.org).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +16,17 @@ pub enum Style {
     Plain,
     /// A bold head and red errors.
     Colour,
+}
+
+impl Style {
+    /// That of a stream which shows colours, or does not.
+    #[must_use]
+    pub fn of(colours: bool) -> Style {
+        match colours {
+            true => Style::Colour,
+            false => Style::Plain,
+        }
+    }
 }
 
 /// Where the table goes.
@@ -37,11 +46,11 @@ const HEAD: [&str; 8] = [
 #[must_use]
 pub fn render(summary: &Summary, layout: Layout) -> String {
     let files = summary.files();
-    let mut rows: Vec<(String, [String; 8], bool)> = Vec::new();
+    let mut rows: Vec<Row<8>> = Vec::new();
     for (path, tally) in files.iter().take(ROWS) {
         let mut name = String::new();
         escape_bytes(&path.bytes().unwrap_or_default(), &mut name);
-        rows.push((name, cells(tally), tally.errors > 0));
+        rows.push(row(name, tally));
     }
     let total = match files.len() {
         _ if summary.crowded => "all files".to_owned(),
@@ -54,57 +63,17 @@ pub fn render(summary: &Summary, layout: Layout) -> String {
         1 => "and 1 more file\n".to_owned(),
         n => format!("and {n} more files\n"),
     };
-    rows.push((total, cells(&summary.total), summary.total.errors > 0));
+    rows.push(row(total, &summary.total));
     let mut out = String::new();
     if summary.total.ops == 0 {
         out.push_str("iolens: no file operation reached the view\n");
     } else {
-        table(&mut out, &rows, &more, layout);
+        grid(&mut out, "file", &HEAD, rows.iter(), layout);
+        // Before the last line, which is that of all.
+        let last = out.trim_end().rfind('\n').map_or(0, |at| at + 1);
+        out.insert_str(last, &more);
     }
     out
-}
-
-fn table(out: &mut String, rows: &[(String, [String; 8], bool)], more: &str, layout: Layout) {
-    let widths: [usize; 8] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|(_, cells, _)| cells[column].len());
-        cells.max().unwrap_or_default().max(HEAD[column].len())
-    });
-    let numbers: usize = widths.iter().map(|width| width + 2).sum();
-    let longest = rows
-        .iter()
-        .map(|(name, ..)| name.chars().count())
-        .max()
-        .unwrap_or_default();
-    let room = layout.width.saturating_sub(numbers).max(PATH_WIDTH_MIN);
-    let path_width = longest.clamp(4, room);
-    let (bold, red, off) = match layout.style {
-        Style::Plain => ("", "", ""),
-        Style::Colour => ("\x1b[1m", "\x1b[31m", "\x1b[0m"),
-    };
-    push(out, format_args!("{bold}{:<path_width$}", "file"));
-    for (title, width) in HEAD.iter().zip(widths) {
-        push(out, format_args!("  {title:>width$}"));
-    }
-    push(out, format_args!("{off}\n"));
-    let last = rows.len() - 1;
-    for (index, (name, cells, failed)) in rows.iter().enumerate() {
-        if index == last {
-            out.push_str(more);
-        }
-        push(
-            out,
-            format_args!("{:<path_width$}", shorten(name, path_width)),
-        );
-        for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            let (on, off) = if *failed && HEAD[column] == "errors" {
-                (red, off)
-            } else {
-                ("", "")
-            };
-            push(out, format_args!("  {on}{cell:>width$}{off}"));
-        }
-        out.push('\n');
-    }
 }
 
 /// What is to be known of the table, where the trace is, and where to look next.
@@ -131,27 +100,21 @@ pub fn notes(summary: &Summary, trace: Option<&Path>) -> String {
     out
 }
 
-fn cells(tally: &Tally) -> [String; 8] {
-    [
-        count(tally.opens),
-        count(tally.reads),
-        bytes(tally.read_bytes),
-        count(tally.writes),
-        bytes(tally.write_bytes),
-        count(tally.fsyncs),
-        count(tally.errors),
-        time(tally.time.0),
-    ]
-}
-
-/// Keeps the end of a long path: that is where paths differ.
-fn shorten(name: &str, width: usize) -> String {
-    let length = name.chars().count();
-    if length <= width {
-        return name.to_owned();
+fn row(name: String, tally: &Tally) -> Row<8> {
+    Row {
+        name,
+        cells: [
+            count(tally.opens),
+            count(tally.reads),
+            bytes(tally.read_bytes),
+            count(tally.writes),
+            bytes(tally.write_bytes),
+            count(tally.fsyncs),
+            count(tally.errors),
+            time(tally.time.0),
+        ],
+        failed: tally.errors > 0,
     }
-    let tail: String = name.chars().skip(length + 3 - width).collect();
-    format!("...{tail}")
 }
 
 pub(super) fn count(number: u64) -> String {
@@ -228,10 +191,10 @@ mod tests {
 
     #[test]
     fn the_table_keeps_to_the_width_as_far_as_it_can() {
-        for width in [60, 80, 100, 200] {
+        for width in [30, 40, 60, 80, 100, 200] {
             let text = render(&summary(3), Layout { width, ..PLAIN });
             let widest = text.lines().map(str::len).max().unwrap();
-            assert!(widest <= width.max(80), "{width}: {text}");
+            assert!(widest <= width, "{width}: {text}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! Layer: edge (`server`).
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::mount::Problem;
 use crate::render::report;
 use crate::render::table::{self, Layout, Style};
 use crate::render::text::Text;
+use crate::sys::terminal;
 use crate::trace::reader::{Item, Reader};
 use crate::trace::store::Store;
 use crate::trace::{self, CaptureFilter, Config, Formatter, Pace, Recorder, Summary};
@@ -131,33 +132,18 @@ fn what_stands_out(trace: Option<&Path>) -> String {
     let mut reporter = Reporter::default();
     for item in reader {
         match item {
-            Ok(Item::Event(_, event)) => reporter.push(&event),
+            Ok(Item::Event(_, event)) => reporter.push(event),
             Ok(Item::End(_)) | Err(_) => break,
         }
     }
-    let mut text = String::new();
-    let Layout { width, style } = layout();
-    let layout = report::Layout {
-        width,
-        style,
-        top: FINDINGS,
-    };
-    report::findings(&reporter.finish().findings, layout, &mut text);
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text
+    report::brief(&reporter.finish(), layout(), FINDINGS)
 }
 
 fn layout() -> Layout {
-    let terminal = io::stderr().is_terminal();
-    let columns = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+    let stderr = io::stderr();
     Layout {
-        width: columns.unwrap_or(80),
-        style: if colour { Style::Colour } else { Style::Plain },
+        width: terminal::columns(&stderr),
+        style: Style::of(terminal::shows_colours(&stderr)),
     }
 }
 

@@ -2,34 +2,51 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::latency::Latency;
 use crate::event::{CacheDid, Op, OpKind, Writeback};
 
-/// Lower ends of the classes of sizes, bytes: those of Darshan (darshan-posix-log-format.h SIZE_READ_0_100
-/// and so on).
-const SIZE_CLASSES: [u64; 10] = [
-    0,
-    101,
-    1 << 10,
-    10 << 10,
-    100 << 10,
-    1 << 20,
-    4 << 20,
-    10 << 20,
-    100 << 20,
-    1 << 30,
+/// Classes of sizes by their lower ends, bytes, with Darshan's names (POSIX_SIZE_READ_0_100 and so on).
+pub const SIZE_CLASSES: [(u64, &str); 10] = [
+    (0, "0_100"),
+    (101, "100_1K"),
+    (1 << 10, "1K_10K"),
+    (10 << 10, "10K_100K"),
+    (100 << 10, "100K_1M"),
+    (1 << 20, "1M_4M"),
+    (4 << 20, "4M_10M"),
+    (10 << 20, "10M_100M"),
+    (100 << 20, "100M_1G"),
+    (1 << 30, "1G_PLUS"),
 ];
 
-/// How many calls had a size in each class, from `0_100` to `1G_PLUS`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// How many calls had a size in each class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sizes(pub [u64; SIZE_CLASSES.len()]);
 
 impl Sizes {
     fn add(&mut self, size: u64) {
-        let class = SIZE_CLASSES.partition_point(|low| *low <= size) - 1;
+        let class = SIZE_CLASSES.partition_point(|(low, _)| *low <= size) - 1;
         self.0[class] += 1;
+    }
+
+    /// Classes that have calls, by their names.
+    pub fn some(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = SIZE_CLASSES.iter().zip(self.0);
+        all.filter(|(_, count)| *count > 0)
+            .map(|((_, name), count)| (*name, count))
+    }
+}
+
+impl Serialize for Sizes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut classes = serializer.serialize_map(Some(SIZE_CLASSES.len()))?;
+        for ((_, name), count) in SIZE_CLASSES.iter().zip(self.0) {
+            classes.serialize_entry(name, &count)?;
+        }
+        classes.end()
     }
 }
 
@@ -44,9 +61,9 @@ pub struct Flow {
     /// Calls by size.
     pub sizes: Sizes,
     /// Calls that began where the last one of the same open ended.
-    pub consecutive: u64,
+    pub consec: u64,
     /// Calls that began at or behind the end of the last one of the same open.
-    pub sequential: u64,
+    pub seq: u64,
     /// Calls that began at a multiple of 4096.
     pub aligned: u64,
     /// Calls by system call; `unknown` where it could not be told.
@@ -60,12 +77,18 @@ impl Flow {
         self.bytes.checked_div(self.calls).unwrap_or(0)
     }
 
+    /// Whether nine calls of ten began where the last one had ended; the first has none before it.
+    #[must_use]
+    pub fn is_in_a_row(&self) -> bool {
+        (self.consec + 1) * 10 >= self.calls * 9
+    }
+
     pub(super) fn call(&mut self, op: &Op, size: u64, before: Option<u64>) {
         let offset = op.offset.unwrap_or(0);
         self.calls += 1;
         self.sizes.add(size);
-        self.consecutive += u64::from(before == Some(offset));
-        self.sequential += u64::from(before.is_some_and(|end| offset >= end));
+        self.consec += u64::from(before == Some(offset));
+        self.seq += u64::from(before.is_some_and(|end| offset >= end));
         self.aligned += u64::from(offset.is_multiple_of(4096));
         let name = op.syscall.as_deref().unwrap_or("unknown");
         match self.by_syscall.get_mut(name) {
@@ -78,7 +101,7 @@ impl Flow {
 }
 
 /// What the buffer did, bytes where nothing else is said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cache {
     /// Writes that went into the buffer.
     pub buffered: u64,
@@ -98,6 +121,8 @@ pub struct Cache {
     pub bypass: u64,
     /// Fetched ahead of the reader.
     pub readahead: u64,
+    /// Of these, never read by anybody; of files and all.
+    pub readahead_wasted: u64,
     /// Written back.
     pub written_back: u64,
     /// Writes to SOURCE that this took.
@@ -108,6 +133,14 @@ pub struct Cache {
     pub discarded: u64,
     /// Nanoseconds that writers were held back.
     pub waited_ns: u64,
+    /// Bytes that reached SOURCE for each that the application wrote; absent where it wrote none. Of files and all.
+    pub write_amplification: Option<f64>,
+    /// From the write of the oldest byte to its writeback, one for each writeback; of files and all.
+    pub to_writeback: Latency,
+    /// From the oldest write that it syncs to the end of an fsync(2), one for each; of files and all.
+    pub to_sync: Latency,
+    /// Most dirty bytes at one time.
+    pub peak_dirty: u64,
 }
 
 impl Cache {
@@ -144,7 +177,18 @@ impl Cache {
             self.written_back += bytes;
             self.writebacks += 1;
             self.merged += done.writes;
+            self.to_writeback.add(done.age_ns);
         }
+    }
+
+    /// What follows from other figures, once these are complete.
+    fn conclude(&mut self, written: u64) {
+        self.readahead_wasted = self.readahead.saturating_sub(self.hit_readahead);
+        // Far from the 53 bits that a float is exact for, and a ratio.
+        #[allow(clippy::cast_precision_loss)]
+        let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
+        let reached = self.written_back + self.write_through;
+        self.write_amplification = (written > 0).then(|| ratio(reached, written));
     }
 }
 
@@ -163,12 +207,18 @@ pub struct Figures {
     pub mapped_reads: u64,
     /// Pages of mappings written.
     pub mapped_writes: u64,
+    #[serde(skip)]
+    mapped_bytes: u64,
     /// Times that the position was moved unseen (lseek(2)).
     pub seeks: u64,
+    /// Changes between reading and writing the same open.
+    pub rw_switches: u64,
     /// fsync(2) and fdatasync(2).
     pub fsyncs: u64,
     /// Truncations.
     pub truncations: u64,
+    /// Bytes written and not synced since, of files that still have a name; of files and all.
+    pub unsynced_bytes: u64,
     /// Failed operations by error, but for questions that have no for an answer.
     pub errors: BTreeMap<String, u64>,
     /// Time until the answers.
@@ -196,20 +246,28 @@ impl Figures {
                 let cut = op.set.as_ref().is_some_and(|set| set.size.is_some());
                 self.truncations += u64::from(cut);
             }
-            // This is how programs ask: for a name, an attribute, whether it is a terminal.
-            (OpKind::Lookup | OpKind::Getattr | OpKind::Getxattr, Some(_)) => {}
-            (OpKind::Ioctl, Some(errno)) if errno == "ENOTTY" => {}
-            (_, Some(errno)) => *self.errors.entry(errno.to_string()).or_default() += 1,
+            (_, Some(errno)) if !op.is_question() => {
+                *self.errors.entry(errno.to_string()).or_default() += 1;
+            }
             _ => {}
         }
+        self.cache.peak_dirty = self.cache.peak_dirty.max(op.dirty.unwrap_or(0));
         self.seeks += u64::from(op.seek_from.is_some());
         match op.op {
             OpKind::Read if op.mapped || op.page_cache => self.mapped_reads += 1,
             OpKind::Read => self.reads.bytes += op.ret.unwrap_or(0),
-            OpKind::Write if op.mapped => self.mapped_writes += 1,
+            OpKind::Write if op.mapped => {
+                self.mapped_writes += 1;
+                self.mapped_bytes += op.ret.unwrap_or(0);
+            }
             OpKind::Write => self.writes.bytes += op.ret.unwrap_or(0),
             _ => {}
         }
+    }
+
+    /// What follows from other figures, once these are complete.
+    pub(super) fn conclude(&mut self) {
+        self.cache.conclude(self.writes.bytes + self.mapped_bytes);
     }
 
     /// The flow that a call of the application belongs to.

@@ -58,6 +58,12 @@ impl Latency {
         Nanos(self.sum)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The time that so many of a hundred do not exceed, at most an eighth too high.
     #[must_use]
     pub fn percentile(&self, percent: u64) -> Nanos {
