@@ -23,6 +23,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::types::OwnFd;
 
 /// The data of one file of SOURCE. Calls may come from many threads at once; calls that overlap are
 /// for the caller to order.
@@ -56,6 +57,12 @@ pub trait Backing: Send + Sync + fmt::Debug {
     /// Those of statx(2).
     fn stat(&self) -> SysResult<Stat>;
 
+    /// The descriptor behind it, if there is one: a process that shares this one's descriptors can write with
+    /// it when this one is gone.
+    fn own_fd(&self) -> Option<OwnFd> {
+        None
+    }
+
     /// Sets the time of last modification: to a time, or to now by the clock of SOURCE. Leaves the access
     /// time; the change time becomes now, as with every change of an inode.
     ///
@@ -83,6 +90,10 @@ impl<B: Backing + ?Sized> Backing for Arc<B> {
 
     fn stat(&self) -> SysResult<Stat> {
         (**self).stat()
+    }
+
+    fn own_fd(&self) -> Option<OwnFd> {
+        (**self).own_fd()
     }
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {

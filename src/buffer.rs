@@ -28,6 +28,8 @@ mod gate;
 mod journal;
 mod looks;
 mod read;
+mod recover;
+mod shared;
 mod slots;
 mod storage;
 mod write;
@@ -38,16 +40,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dashmap::DashMap;
 
-pub use drain::{Drained, Left};
+pub use drain::Drained;
 pub use file::{File, Privileges};
 pub use flusher::Flusher;
 pub use gate::Gate;
 pub use journal::{By, Did, Issued, Journal, Subject, WroteBack};
 pub use looks::recalled;
+pub use recover::{Descriptors, Lost, Recovered, Target, recover};
+pub use shared::Shared;
 pub use write::{Place, Put};
 
-use crate::cache::{Memory, Pool, Records};
-use crate::sys::SysResult;
+use crate::cache::{Pool, Records};
 use crate::types::{FileId, Nanos};
 use budget::Budget;
 use flusher::Bell;
@@ -106,8 +109,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Buffers {
     options: Options,
-    memory: ArenaMemory,
-    records: Records,
+    shared: Arc<Shared>,
     pool: Mutex<Pool>,
     files: DashMap<FileId, Weak<File>>,
     budget: Budget,
@@ -115,6 +117,8 @@ pub struct Buffers {
     bell: Bell,
     /// Writebacks that failed.
     failures: AtomicU64,
+    /// The view has come to its end: writes go past the buffer.
+    closed: AtomicBool,
     /// Nobody waits for the rest of the drain.
     abandoned: AtomicBool,
     journal: Arc<dyn Journal>,
@@ -126,33 +130,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Buffers {
-    /// Buffers that tell `journal` what they do.
-    ///
-    /// # Errors
-    /// `ENOMEM` where there is no room for the blocks' addresses.
-    pub fn new(options: Options, journal: Arc<dyn Journal>) -> SysResult<Arc<Buffers>> {
-        let slots = (options.cache_bytes / SLOT_BYTES).max(1);
-        // The last number stands for no slot.
-        let slots = u32::try_from(slots).unwrap_or(u32::MAX - 1);
-        let memory = ArenaMemory::new(slots)?;
+    /// Buffers in the memory `shared`, made for the same options and used by nobody yet; they tell `journal` what
+    /// they do.
+    #[must_use]
+    pub fn new(options: Options, shared: Arc<Shared>, journal: Arc<dyn Journal>) -> Arc<Buffers> {
+        let slots = shared.slots();
         // Reads need some blocks, too.
         let limit = Dirt {
             bytes: options.dirty_limit,
             blocks: u64::from(slots) * 3 / 4,
         };
-        Ok(Arc::new(Buffers {
+        Arc::new(Buffers {
             options,
-            records: Records::new(usize::try_from(slots).unwrap_or(usize::MAX)),
+            shared,
             pool: Mutex::new(Pool::new(slots)),
             files: DashMap::new(),
             budget: Budget::default(),
             gate: Arc::new(Gate::new(limit)),
             bell: Bell::default(),
             failures: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            memory,
             journal,
-        }))
+        })
     }
 
     /// How to buffer.
@@ -173,15 +173,24 @@ impl Buffers {
         self.gate.dirty_bytes()
     }
 
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
     fn storage(&self) -> crate::cache::Storage<'_, ArenaMemory> {
-        crate::cache::Storage {
-            memory: &self.memory,
-            records: &self.records,
-        }
+        self.shared.storage()
+    }
+
+    fn memory(&self) -> &ArenaMemory {
+        &self.shared.memory
+    }
+
+    fn records(&self) -> Records<'_> {
+        self.shared.records()
     }
 
     /// Blocks that there is room for.
@@ -204,7 +213,7 @@ impl Buffers {
     /// The most blocks that one request may fetch ahead: a small cache is not for one reader alone.
     fn ahead_max(&self) -> u64 {
         let blocks = self.block_count() as u64 / 8;
-        blocks * self.memory.block_size() as u64
+        blocks * BLOCK_SIZE as u64
     }
 }
 

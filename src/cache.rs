@@ -55,6 +55,8 @@ mod pool;
 mod read;
 mod readahead;
 mod record;
+mod survey;
+mod undo;
 mod writeback;
 
 pub use attrs::{Attrs, Facts, Outside, Remembered, SetMtime, Time, blocks_shown};
@@ -64,7 +66,9 @@ pub use memory::{BLOCK_MAX, Bits, Memory};
 pub use pool::Pool;
 pub use read::{Filled, ReadPlan};
 pub use readahead::{READAHEAD_MAX, Stream};
-pub use record::Records;
+pub use record::{RECORD_WORDS, Records};
+pub use survey::{Survivors, survey};
+pub use undo::{LANE_WORDS, Undo};
 pub use writeback::{BATCH_BLOCKS, Batch, Committed, Piece, Run};
 
 /// What the calls of a [`FileCache`] work with: the memory of the blocks and their records, both of which
@@ -74,7 +78,7 @@ pub struct Storage<'a, M> {
     /// The blocks' bytes.
     pub memory: &'a M,
     /// The blocks' records.
-    pub records: &'a Records,
+    pub records: Records<'a>,
 }
 
 // Not derived: that would ask M to be Copy.

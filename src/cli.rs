@@ -9,6 +9,7 @@ pub mod log;
 pub mod mount;
 pub mod recording;
 pub mod report;
+pub mod restore;
 pub mod run;
 pub mod story;
 pub mod units;
@@ -48,6 +49,7 @@ enum Command {
     Report(report::Args),
     Story(story::Args),
     Audit(audit::Args),
+    Restore(restore::Args),
 }
 
 impl Cli {
@@ -67,6 +69,7 @@ impl Cli {
             Command::Report(args) => report::run(&args),
             Command::Story(args) => story::run(&args),
             Command::Audit(args) => audit::run(&args),
+            Command::Restore(args) => restore::run(&args),
         }
     }
 }

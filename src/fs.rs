@@ -46,7 +46,7 @@ use handle::{Handles, Opened};
 use inode::{Inode, Inodes, PathFd};
 use observe::Observer;
 
-use crate::buffer::{self, Buffers, Flusher, Journal};
+use crate::buffer::{self, Buffers, Flusher, Journal, Shared};
 use crate::caller::Thread;
 use crate::sys::{self, AsCaller, Switch, SysResult};
 use crate::trace::Recorder;
@@ -110,6 +110,8 @@ pub struct Options {
     pub attribution: Attribution,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
+    /// The buffer's memory, where somebody is to find it when this process is gone; made for `buffer`.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// The view.
@@ -139,13 +141,20 @@ impl Fs {
         let observer = Observer::new(recorder, hidden, quiet, callers);
         let observer = Arc::new(observer);
         let journal = || Arc::clone(&observer) as Arc<dyn Journal>;
-        let buffers = options
-            .buffer
-            .map(|options| Buffers::new(options, journal()));
+        let files = match &options.buffer {
+            Some(buffer) => {
+                let shared = match &options.shared {
+                    Some(shared) => Arc::clone(shared),
+                    None => Arc::new(Shared::new(buffer)?),
+                };
+                Some(Files::new(Buffers::new(*buffer, shared, journal())))
+            }
+            None => None,
+        };
         Ok(Fs {
             inodes: Inodes::new(source, options.descriptors)?,
             handles: Handles::default(),
-            files: buffers.transpose()?.map(Files::new),
+            files,
             flusher: Mutex::default(),
             observer,
             proc_fds: sys::open_proc_fds()?,

@@ -29,7 +29,7 @@ use nix::unistd::Pid;
 use crate::mount::check::{self, Source};
 use crate::mount::{Problem, userns};
 use crate::server::record::Recording;
-use crate::server::{print, say};
+use crate::server::{EXIT_DIRTY, print, say};
 use crate::sys::process::{Forked, fork};
 use link::{Link, ToMain};
 use program::{Ended, StartError, Terminal};
@@ -166,11 +166,20 @@ fn end(waiting: &Waiting, mounted: view::Mounted, status: u8) -> u8 {
         }
         None => {
             mounted.detach();
-            say(
-                "the server of the view died: what it had not written back is lost, and the trace has \
-                 no end",
-            );
-            EXIT_FAILED
+            match waiting.died() {
+                // What became of the data was said by who completed it.
+                Some(report) if report.exit == EXIT_DIRTY => {
+                    u8::try_from(report.exit).unwrap_or(EXIT_FAILED)
+                }
+                Some(_) => EXIT_FAILED,
+                None => {
+                    say(
+                        "the server of the view died, and its supervisor too: what was not written back is \
+                         lost, and the trace has no end",
+                    );
+                    EXIT_FAILED
+                }
+            }
         }
     }
 }

@@ -11,7 +11,9 @@
 pub mod control;
 mod kernel;
 pub mod record;
+pub mod rescue;
 pub mod signals;
+pub mod supervisor;
 pub mod view;
 
 use std::io::{self, Write};
@@ -32,7 +34,7 @@ use record::Recording;
 use view::{View, ViewConfig};
 
 /// Data could not be written back.
-const EXIT_DIRTY: i32 = 3;
+pub const EXIT_DIRTY: i32 = 3;
 
 /// Something that a server waits for.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub struct Report {
 pub struct Server {
     recorder: Arc<Recorder>,
     trace: Option<PathBuf>,
+    source: PathBuf,
     tally: record::Tally,
     view: View,
     happenings: Receiver<Happening>,
@@ -85,11 +88,13 @@ impl Server {
         sys::share_heaps();
         let started = record::start(recording, &config)?;
         let hidden = started.id;
+        let source = config.source_path.clone();
         let view = View::start(device, config, Arc::clone(&started.recorder), hidden)?;
         let (sender, happenings) = channel();
         let server = Server {
             recorder: started.recorder,
             trace: started.path,
+            source,
             tally: started.tally,
             view,
             happenings,
@@ -163,34 +168,13 @@ impl Server {
             exit,
             cmd_exit,
         });
-        let mut text = unwritten(&drained);
+        let mut text = String::new();
+        if drained.dirty_bytes > 0 {
+            text = rescue::save_and_tell(&self.source, &self.view.left_over());
+        }
         text.push_str(&self.tally.table(&summary, self.trace.as_deref()));
         Report { exit, text }
     }
-}
-
-/// What could not be written back, for a person; empty where all was.
-fn unwritten(drained: &Drained) -> String {
-    if drained.dirty_bytes == 0 {
-        return String::new();
-    }
-    let mut text = format!(
-        "iolens: {} bytes could not be written back to SOURCE and are lost:\n",
-        drained.dirty_bytes
-    );
-    for left in &drained.left {
-        let path = left.path.path.as_deref().unwrap_or("?");
-        let why = match left.error {
-            Some(errno) => errno.to_string(),
-            None => "given up".to_owned(),
-        };
-        // A hostile name must not look like a message of ours.
-        text.push_str(&format!("  {path:?}: {} bytes: {why}\n", left.bytes));
-    }
-    text.push_str(
-        "  see what SOURCE lacks (space, quota, permission), then run the program again\n",
-    );
-    text
 }
 
 /// Starts a named thread.

@@ -14,6 +14,7 @@ mod proc;
 pub mod process;
 pub mod terminal;
 mod vectored;
+mod words;
 mod xattr;
 
 pub use arena::{Arena, Edit as ArenaEdit, View as ArenaView};
@@ -30,6 +31,7 @@ pub use path::{
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit, share_heaps};
 pub use vectored::{Written, read_vectored_at, write_vectored_at};
+pub use words::Words;
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
 use std::ffi::{CString, OsStr};

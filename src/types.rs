@@ -144,6 +144,25 @@ impl ByteRange {
     }
 }
 
+/// A descriptor of the server's own, by its number: how the dirty bytes of a block reach SOURCE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnFd(pub u32);
+
+impl OwnFd {
+    /// As a word in which 0 stands for none.
+    #[must_use]
+    pub fn to_word(fd: Option<OwnFd>) -> u64 {
+        fd.map_or(0, |fd| u64::from(fd.0) + 1)
+    }
+
+    /// The descriptor of such a word.
+    #[must_use]
+    pub fn from_word(word: u64) -> Option<OwnFd> {
+        let number = word.checked_sub(1)?;
+        u32::try_from(number).ok().map(OwnFd)
+    }
+}
+
 impl NodeId {
     /// The root of the view: `FUSE_ROOT_ID` in include/uapi/linux/fuse.h.
     pub const ROOT: NodeId = NodeId(1);

@@ -23,6 +23,7 @@ fn view(dir: &Path, descriptors: usize) -> Fs {
         quiet: Vec::new(),
         attribution: Attribution::Process,
         buffer: None,
+        shared: None,
     };
     Fs::new(open_path(dir.as_os_str()).unwrap(), None, options).unwrap()
 }

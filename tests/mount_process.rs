@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::{Running, Scratch, eventually, has_footer};
 
 #[test]
@@ -54,9 +55,12 @@ fn the_server_holds_nothing_of_its_starter() {
         .unwrap()
         .try_lock()
         .expect("the server keeps a lock of its starter");
+    // The supervisor has the same descriptors.
+    let comm = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
     let servers = scratch.servers();
-    assert_eq!(servers.len(), 1);
-    let proc = format!("/proc/{}", servers[0]);
+    let server = servers.iter().find(|pid| comm(pid) == "iolens\n").unwrap();
+    assert_eq!(servers.len(), 2);
+    let proc = format!("/proc/{server}");
     assert_eq!(
         fs::read_link(format!("{proc}/cwd")).unwrap().to_str(),
         Some("/")
@@ -184,7 +188,10 @@ fn umount_and_fusermount_end_it_too() {
 fn a_stale_mountpoint_is_recognised_and_cleared() {
     let scratch = Scratch::new();
     let server = in_front(&scratch);
-    server.signal(Signal::SIGKILL);
+    // Its supervisor would have cleared it.
+    for pid in scratch.servers() {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
     assert_eq!(server.finish().code, 137);
     let refused = scratch.mount(&[]);
     assert_eq!(refused.code, 1);
@@ -212,7 +219,13 @@ fn a_server_that_dies_while_unmount_waits_is_told() {
     let mut waiting = Running::start(&mut scratch.iolens(&["unmount", &view]));
     kill(server.pid(), Signal::SIGKILL).unwrap();
     eventually("unmount to end", || !waiting.is_running());
-    assert_eq!(waiting.finish().code, 1);
+    let told = waiting.finish();
+    assert_eq!(told.code, 1);
+    assert!(
+        told.stderr.contains("server of the view died"),
+        "{}",
+        told.stderr
+    );
     drop(server);
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Backing, total};
 use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::types::OwnFd;
 
 /// Writes remembered, the newest. 16 bytes each, so at most 16 MiB; more would only serve a test that
 /// should look at less.
@@ -161,6 +162,10 @@ impl<B: Backing> Backing for Counted<B> {
     fn stat(&self) -> SysResult<Stat> {
         self.stat.call();
         self.inner.stat()
+    }
+
+    fn own_fd(&self) -> Option<OwnFd> {
+        self.inner.own_fd()
     }
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::{Backing, total};
 use crate::error::Errno;
 use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::types::OwnFd;
 
 /// The calls of [`Backing`], as a rule names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +218,10 @@ impl<B: Backing> Backing for Faulty<B> {
     fn stat(&self) -> SysResult<Stat> {
         self.pass(Call::Stat)?;
         self.inner.stat()
+    }
+
+    fn own_fd(&self) -> Option<OwnFd> {
+        self.inner.own_fd()
     }
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {

@@ -5,11 +5,12 @@
 //! (man 2 pwrite, BUGS).
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Backing;
 use crate::sys::{self, Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::types::OwnFd;
 
 /// The descriptor of an open file.
 #[derive(Clone, Debug)]
@@ -42,6 +43,10 @@ impl Backing for Real {
 
     fn stat(&self) -> SysResult<Stat> {
         sys::stat(self.0.as_fd())
+    }
+
+    fn own_fd(&self) -> Option<OwnFd> {
+        u32::try_from(self.0.as_raw_fd()).ok().map(OwnFd)
     }
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {

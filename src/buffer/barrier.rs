@@ -11,8 +11,8 @@ use crate::sys::{Stat, SysResult};
 use crate::types::ByteRange;
 
 impl File {
-    /// Cuts or extends the file: `change` does so in SOURCE. Dirty bytes beyond the new end are discarded,
-    /// all others stay.
+    /// Cuts the file, or extends it, to `size` bytes: `change` does so in SOURCE. Dirty bytes beyond the new end
+    /// are discarded, all others stay.
     ///
     /// # Errors
     /// Those of `change`; then nothing is discarded.
@@ -20,11 +20,17 @@ impl File {
         self: &Arc<Self>,
         by: &By,
         did: &mut Did,
+        size: u64,
         change: impl FnOnce() -> SysResult<T>,
         stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
         let _io = lock(&self.io);
         let busy = self.begin_change(did, &stat);
+        let writer = self.lock().writer.clone();
+        let cut = writer.map(|writer| {
+            let shared = &self.buffers.shared;
+            shared.begin_cut(self.id, size, writer.own_fd())
+        });
         let done = change()?;
         let facts = facts_of(&stat()?);
         let mut state = self.lock();
@@ -34,6 +40,8 @@ impl File {
         let dirty = state.cache.dirty_bytes() > 0;
         state.attrs.changed_data(&facts, dirty);
         let left = self.settle_ticket_if_clean(&mut state);
+        // From here on bytes beyond the new end are newer ones.
+        drop(cut);
         drop(state);
         drop((busy, left));
         self.tell_discarded(&dropped, Reason::Truncate, by.cause(), did);

@@ -176,7 +176,7 @@ impl File {
         missing: ByteRange,
         out: &mut [u8],
     ) -> SysResult<u64> {
-        let memory = &self.buffers.memory;
+        let memory = self.buffers.memory();
         let mut blocks: Vec<_> = slots.iter().map(|slot| memory.edit(*slot)).collect();
         let mut vectors: Vec<_> = blocks.iter_mut().map(|b| IoSliceMut::new(b)).collect();
         let got = source.read_at(&mut vectors, at)?;

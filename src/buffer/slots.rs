@@ -33,9 +33,12 @@ impl Buffers {
     }
 
     pub(super) fn give_back(&self, slots: &[Slot]) {
-        if !slots.is_empty() {
-            lock(&self.pool).give_back(slots);
+        if slots.is_empty() {
+            return;
         }
+        let dirty = |slot: &Slot| self.records().is_dirty(*slot);
+        debug_assert!(!slots.iter().any(dirty), "a free slot has nothing dirty");
+        lock(&self.pool).give_back(slots);
     }
 
     /// Blocks of these slots are clean now.
@@ -45,7 +48,7 @@ impl Buffers {
         }
         let mut pool = lock(&self.pool);
         for slot in slots {
-            let (file, block) = self.records.owner(*slot);
+            let (file, block) = self.records().owner(*slot);
             pool.admit(*slot, file, block);
         }
     }
@@ -65,8 +68,8 @@ impl Buffers {
     fn evict(&self, victims: &[Slot]) {
         let mut at = 0;
         while let Some(first) = victims.get(at) {
-            let (id, _) = self.records.owner(*first);
-            let same = |slot: &&Slot| self.records.owner(**slot).0 == id;
+            let (id, _) = self.records().owner(*first);
+            let same = |slot: &&Slot| self.records().owner(**slot).0 == id;
             let count = victims[at..].iter().take_while(same).count();
             let file = self.files.get(&id).map(|file| Weak::clone(&file));
             if let Some(file) = file.and_then(|file| file.upgrade()) {
@@ -80,7 +83,7 @@ impl Buffers {
         let mut freed = Vec::with_capacity(victims.len());
         let mut state = file.lock();
         for slot in victims {
-            let (_, index) = self.records.owner(*slot);
+            let (_, index) = self.records().owner(*slot);
             freed.extend(state.cache.evict(self.storage(), (index, *slot)));
         }
         drop(state);

@@ -123,7 +123,8 @@ impl Bench {
     fn new(options: Options, backing: Arc<dyn Backing>) -> Bench {
         let memo = Arc::new(Memo::default());
         let journal: Arc<dyn Journal> = memo.clone();
-        let buffers = Buffers::new(options, journal).unwrap();
+        let shared = Arc::new(Shared::new(&options).unwrap());
+        let buffers = Buffers::new(options, shared, journal);
         let stat = backing.stat().unwrap();
         let file = File::new(&buffers, Arc::new(Nameless), &stat);
         file.count_open();
@@ -197,6 +198,7 @@ impl Bench {
         let done = self.file.truncate(
             &self.by(),
             &mut did,
+            size,
             || self.backing.set_size(size),
             || self.backing.stat(),
         );

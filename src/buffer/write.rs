@@ -50,6 +50,7 @@ impl File {
             self.buffers.bell.ring();
             return Ok(None);
         }
+        self.refuse_if_abandoned()?;
         if place == Place::End {
             // SOURCE may have grown from outside.
             self.look_below(did, &**writer)?;
@@ -62,15 +63,21 @@ impl File {
         loop {
             let missing = {
                 let mut state = self.lock();
+                // Known under the lock: who closes takes it once.
+                if self.buffers.is_closed() {
+                    drop(state);
+                    self.buffers.give_back(&stock);
+                    return Ok(None);
+                }
                 let (at, data) = placed(&state, place, data)?;
                 let range = ByteRange::at(at, data.len() as u64);
                 let need = state.cache.slots_needed(self.buffers.storage(), range);
                 if need <= stock.len() {
-                    let put = self.put(&mut state, &mut stock, by, did, (at, data));
-                    if put.count > 0 {
-                        state.attrs.wrote(time);
+                    if !data.is_empty() {
                         state.writer.get_or_insert_with(|| Arc::clone(writer));
+                        state.attrs.wrote(time);
                     }
+                    let put = self.put(&mut state, &mut stock, by, did, (at, data));
                     drop(state);
                     self.buffers.give_back(&stock);
                     return Ok(Some(put));
@@ -89,6 +96,23 @@ impl File {
                 self.buffers.bell.ring();
                 return Ok(None);
             }
+        }
+    }
+
+    /// Why [`write`](Self::write) does not take a write now.
+    #[must_use]
+    pub fn why_past(&self) -> Reason {
+        match self.buffers.is_closed() {
+            true => Reason::Unmount,
+            false => Reason::Memory,
+        }
+    }
+
+    /// When what is dirty was given up, nothing may seem to be written any more.
+    fn refuse_if_abandoned(&self) -> SysResult<()> {
+        match self.buffers.is_abandoned() {
+            true => Err(Errno::EIO),
+            false => Ok(()),
         }
     }
 
@@ -130,10 +154,13 @@ impl File {
         let stamp = Stamp {
             seq: by.seq.unwrap_or_default(),
             now: by.now,
+            via: state.writer.as_ref().and_then(|writer| writer.own_fd()),
         };
         let storage = self.buffers.storage();
         let before = state.dirt();
-        let wrote = state.cache.write(storage, stock, at, data, stamp);
+        let (undo, lane) = self.buffers.shared.lane();
+        let wrote = state.cache.write(storage, stock, (at, data), stamp, undo);
+        drop(lane);
         state.access_due = true;
         if state.ticket.is_none() {
             self.enter(state, by.now);
@@ -162,6 +189,7 @@ impl File {
         write: impl FnOnce(Place, &[u8]) -> SysResult<Put>,
         stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<Put> {
+        self.refuse_if_abandoned()?;
         let _io = lock(&self.io);
         let (place, data) = match place {
             Place::At(_) | Place::End => (place, data),

@@ -158,10 +158,14 @@ impl File {
         let mut batch = Some(first);
         while let Some(now) = batch {
             self.write_batch(&now, writer, why, sum);
-            batch = match self.buffers.is_abandoned() {
-                true => None,
-                false => self.lock().cache.plan_writeback(storage, pass, now.next),
-            };
+            batch = self.lock().cache.plan_writeback(storage, pass, now.next);
+            if self.buffers.is_abandoned()
+                && let Some(left) = batch.take()
+            {
+                // Not tried.
+                self.commit(&left, &vec![0; left.runs.len()], why, sum);
+                sum.error = sum.error.or(Some(Errno::EIO));
+            }
         }
     }
 
@@ -205,7 +209,7 @@ impl File {
         let subject = self.subject();
         let journal = &self.buffers.journal;
         let issued = journal.issue(&*subject);
-        let memory = &self.buffers.memory;
+        let memory = self.buffers.memory();
         let views: Vec<_> = run
             .pieces
             .iter()

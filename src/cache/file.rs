@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::Marks;
 use super::record::Block;
+use super::undo::Undo;
 use super::{Memory, Storage};
-use crate::types::{ByteRange, FileId, Nanos, Seq, Slot};
+use crate::types::{ByteRange, FileId, Nanos, OwnFd, Seq, Slot};
 
 /// One file's part of the cache.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Stamp {
     pub seq: Seq,
     /// When it arrived.
     pub now: Nanos,
+    /// How the bytes reach SOURCE: the same for all that is dirty of a file at one time.
+    pub via: Option<OwnFd>,
 }
 
 /// What a write did.
@@ -173,7 +176,8 @@ impl FileCache {
             .count()
     }
 
-    /// Buffers `data` at `offset`. Takes the slots it needs out of `stock`.
+    /// Buffers `data` at `offset`. Takes the slots it needs out of `stock`. What it changes is kept in `undo`
+    /// until all is there.
     ///
     /// # Panics
     /// When `stock` has fewer slots than [`slots_needed`](Self::slots_needed) said.
@@ -181,9 +185,9 @@ impl FileCache {
         &mut self,
         storage: Storage<'_, M>,
         stock: &mut Vec<Slot>,
-        offset: u64,
-        data: &[u8],
+        (offset, data): (u64, &[u8]),
         stamp: Stamp,
+        undo: Undo<'_>,
     ) -> Wrote {
         let range = ByteRange::at(offset, data.len() as u64);
         let mut wrote = Wrote::default();
@@ -193,6 +197,7 @@ impl FileCache {
         for part in parts(range, storage.memory.block_size()) {
             let (now, rest) = left.split_at(part.hi - part.lo);
             let slot = self.slot_to_write(storage, stock, part.index);
+            undo.before(storage, slot, part.lo, part.hi);
             storage.memory.write(slot, part.lo, now);
             let began = if left.len() == data.len() {
                 Began::Here
@@ -204,6 +209,7 @@ impl FileCache {
             wrote.newly_dirty += (now.len() - overwrote) as u64;
             left = rest;
         }
+        undo.done();
         self.dirty_bytes += wrote.newly_dirty;
         wrote
     }
@@ -260,6 +266,7 @@ impl FileCache {
         let mut block = storage.records.load(slot);
         if block.dirty.is_empty() {
             block.since = stamp.now;
+            block.via = stamp.via;
             block.first = stamp.seq;
             block.last = stamp.seq;
             block.writes = 0;

@@ -70,6 +70,7 @@ impl FileCache {
             .each((0, memory.block_size()), memory, slot, |lo, hi| {
                 dropped.discard(start + lo as u64, start + hi as u64);
             });
+        storage.records.clear(slot);
         dropped.freed.push(slot);
     }
 

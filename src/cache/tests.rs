@@ -8,13 +8,15 @@
     reason = "offsets of the tests are small"
 )]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{ByteRange, FileId, Nanos, Seq, Slot};
+use crate::types::{ByteRange, FileId, Nanos, OwnFd, Seq, Slot};
 
 const BLOCK: usize = 16;
 const SLOTS: u32 = 12;
@@ -24,6 +26,8 @@ const FILES: usize = 3;
 struct Heap {
     blocks: RefCell<Vec<[u8; BLOCK]>>,
     bits: RefCell<Vec<Bits>>,
+    /// Changes until the process is killed in the middle of one; 0 is never.
+    killed_after: Cell<u32>,
 }
 
 impl Heap {
@@ -31,7 +35,21 @@ impl Heap {
         Heap {
             blocks: RefCell::new(vec![[0xee; BLOCK]; SLOTS as usize]),
             bits: RefCell::new(vec![Bits::default(); SLOTS as usize]),
+            killed_after: Cell::new(0),
         }
+    }
+}
+
+fn words(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Heap {
+    /// Counts down to the change at which the process is killed.
+    fn is_killed(&self) -> bool {
+        let left = self.killed_after.get();
+        self.killed_after.set(left.saturating_sub(1));
+        left == 1
     }
 }
 
@@ -45,6 +63,11 @@ impl Memory for Heap {
     }
 
     fn write(&self, slot: Slot, at: usize, data: &[u8]) {
+        if self.is_killed() {
+            let half = data.len() / 2;
+            self.blocks.borrow_mut()[slot.0 as usize][at..at + half].copy_from_slice(&data[..half]);
+            panic!("killed");
+        }
         self.blocks.borrow_mut()[slot.0 as usize][at..at + data.len()].copy_from_slice(data);
     }
 
@@ -58,6 +81,11 @@ impl Memory for Heap {
     }
 
     fn store_bits(&self, slot: Slot, bits: &Bits) {
+        if self.is_killed() {
+            let half = bits.0.len() / 2;
+            self.bits.borrow_mut()[slot.0 as usize].0[..half].copy_from_slice(&bits.0[..half]);
+            panic!("killed");
+        }
         self.bits.borrow_mut()[slot.0 as usize] = *bits;
     }
 }
@@ -84,7 +112,8 @@ struct File {
 
 struct World {
     memory: Heap,
-    records: Records,
+    records: Vec<AtomicU64>,
+    undo: Vec<AtomicU64>,
     pool: Pool,
     files: Vec<File>,
     clock: u64,
@@ -180,7 +209,8 @@ impl World {
         };
         World {
             memory: Heap::new(),
-            records: Records::new(SLOTS as usize),
+            records: words(SLOTS as usize * RECORD_WORDS),
+            undo: words(LANE_WORDS),
             pool: Pool::new(SLOTS),
             files: (0..FILES).map(file).collect(),
             clock: 0,
@@ -218,7 +248,7 @@ impl World {
         let data = self.fresh_bytes(len);
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let range = ByteRange::at(at, len as u64);
         let need = self.files[file].cache.slots_needed(storage, range);
@@ -234,8 +264,15 @@ impl World {
         let stamp = Stamp {
             seq: Seq(self.clock),
             now: Nanos(self.clock),
+            via: Some(OwnFd(file as u32)),
         };
-        let wrote = of.cache.write(storage, &mut stock, at, &data, stamp);
+        let wrote = of.cache.write(
+            storage,
+            &mut stock,
+            (at, &data),
+            stamp,
+            Undo::over(&self.undo),
+        );
         assert_eq!(wrote.newly_dirty + wrote.overwrote, len as u64);
         of.account.buffered += len as u64;
         of.account.overwritten += wrote.overwrote;
@@ -247,7 +284,7 @@ impl World {
     fn fetch(&mut self, file: usize, range: ByteRange) {
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         let mut out = vec![0; range.len() as usize];
@@ -271,7 +308,7 @@ impl World {
     fn put_in(&mut self, file: usize) {
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         for (index, bytes, epoch) in std::mem::take(&mut self.files[file].fetched) {
             let mut stock = Vec::new();
@@ -292,7 +329,7 @@ impl World {
     fn plan(&mut self, file: usize, range: ByteRange) {
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         if of.batch.is_some() {
@@ -313,7 +350,7 @@ impl World {
     fn complete(&mut self, file: usize, shares: &[u64]) {
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         let Some((batch, bytes)) = of.batch.take() else {
@@ -335,7 +372,7 @@ impl World {
         of.account.discarded += superseded;
         self.pool.give_back(&committed.freed);
         for slot in committed.clean {
-            let (id, index) = self.records.owner(slot);
+            let (id, index) = Records::over(&self.records).owner(slot);
             self.pool.admit(slot, id, index);
         }
     }
@@ -344,7 +381,7 @@ impl World {
         self.complete(file, &[4]);
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         of.source.resize(size as usize, 0);
@@ -358,7 +395,7 @@ impl World {
         self.complete(file, &[4]);
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         let dropped = of.cache.discard(storage);
@@ -379,7 +416,7 @@ impl World {
         self.complete(file, &[4]);
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         put(&mut of.source, at, data);
@@ -390,10 +427,10 @@ impl World {
     fn evict(&mut self, count: usize) {
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         for slot in self.pool.victims(count) {
-            let (id, index) = self.records.owner(slot);
+            let (id, index) = Records::over(&self.records).owner(slot);
             let of = &mut self.files[id.0 as usize - 1];
             let evicted = of.cache.evict(storage, (index, slot));
             self.pool.give_back(evicted.as_slice());
@@ -406,7 +443,7 @@ impl World {
         let other = self.fresh_bytes(10);
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let of = &mut self.files[file];
         put(&mut of.source, at as u64, &other);
@@ -426,7 +463,7 @@ impl World {
     fn check(&self) {
         let storage = Storage {
             memory: &self.memory,
-            records: &self.records,
+            records: Records::over(&self.records),
         };
         let mut owners: HashMap<Slot, FileId> = HashMap::new();
         for of in &self.files {
@@ -459,6 +496,35 @@ impl World {
             self.pool.slots(),
             "no slot is lost"
         );
+    }
+
+    /// The process is gone: what is dirty is written to SOURCE by whoever finds the memory.
+    fn survive(&self) -> Vec<Vec<u8>> {
+        let storage = Storage {
+            memory: &self.memory,
+            records: Records::over(&self.records),
+        };
+        Undo::over(&self.undo).roll_back(storage);
+        let mut sources: Vec<_> = self.files.iter().map(|of| of.source.clone()).collect();
+        for left in survey(storage) {
+            let file = left.file.0 as usize - 1;
+            assert_eq!(left.via, Some(OwnFd(file as u32)));
+            for run in left.runs {
+                let mut at = run.range.start;
+                for piece in run.pieces {
+                    let mut bytes = vec![0; piece.len];
+                    self.memory.read(piece.slot, piece.at, &mut bytes);
+                    put(&mut sources[file], at, &bytes);
+                    at += piece.len as u64;
+                }
+                assert_eq!(at, run.range.end);
+            }
+        }
+        sources
+    }
+
+    fn models(&self) -> Vec<Vec<u8>> {
+        self.files.iter().map(|of| of.model.clone()).collect()
     }
 
     fn finish(&mut self) {
@@ -565,12 +631,13 @@ fn a_byte_far_out_costs_one_block() {
     let mut world = World::new();
     let storage = Storage {
         memory: &world.memory,
-        records: &world.records,
+        records: Records::over(&world.records),
     };
     let mut stock = Vec::new();
     world.pool.take(1, &mut stock);
     let cache = &mut world.files[0].cache;
-    cache.write(storage, &mut stock, 1 << 40, b"x", Stamp::default());
+    let data = (1 << 40, &b"x"[..]);
+    cache.write(storage, &mut stock, data, Stamp::default(), Undo::none());
     assert_eq!((cache.block_count(), cache.dirty_bytes()), (1, 1));
     assert_eq!(cache.size(), (1 << 40) + 1);
 }
@@ -592,4 +659,30 @@ fn bytes_with_gaps_leave_as_one_run_each_and_nothing_between_is_written() {
     assert_eq!(ranges, [(1, 3), (5, 7), (9, 11), (14, 20)]);
     world.complete(1, &[4]);
     world.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// At any moment SOURCE with what is dirty laid over it is what the application was promised, also in
+    /// the middle of a write, which then has not happened.
+    #[test]
+    fn whoever_finds_the_memory_of_a_killed_process_completes_what_was_answered_for(
+        steps in steps(),
+        file in 0..FILES,
+        at in 0u64..90,
+        len in 1usize..60,
+        changes in 1u32..12,
+    ) {
+        let mut world = World::new();
+        for step in &steps {
+            world.perform(step);
+            prop_assert_eq!(world.survive(), world.models());
+        }
+        world.memory.killed_after.set(changes);
+        let _ = catch_unwind(AssertUnwindSafe(|| world.write(file, at, len)));
+        world.memory.killed_after.set(0);
+        // The model learns of a write when it is over.
+        prop_assert_eq!(world.survive(), world.models());
+    }
 }

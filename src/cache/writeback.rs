@@ -130,6 +130,7 @@ impl FileCache {
                 self.settle(storage, (index, slot), left, &mut committed);
             } else {
                 self.settle_rewritten(storage, (index, slot), left, &mut committed);
+                storage.records.clear(slot);
                 committed.freed.push(slot);
             }
         }
@@ -221,6 +222,7 @@ impl FileCache {
             all.set(lo, hi);
         });
         block.dirty = Marks::of_bits(&all, storage.memory, slot);
+        block.via = block.via.or(before.via);
         block.since = block.since.min(before.since);
         block.first = block.first.min(before.first);
         block.last = block.last.max(before.last);
@@ -230,7 +232,7 @@ impl FileCache {
 }
 
 /// Adds a block's runs, the first to the last one there is where they touch.
-fn add_runs<M: Memory>(runs: &mut Vec<Run>, memory: &M, slot: Slot, block: &Block) {
+pub(super) fn add_runs<M: Memory>(runs: &mut Vec<Run>, memory: &M, slot: Slot, block: &Block) {
     let start = block.index * memory.block_size() as u64;
     let mut first_here = true;
     block

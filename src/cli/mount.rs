@@ -6,18 +6,21 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
 
 use super::recording::{Meant, RecordArgs, Table};
 use super::{EXIT_FAILED, usage};
+use crate::buffer::Shared;
 use crate::mount::check::{self, Source};
 use crate::mount::mountinfo::{self, DevNo};
 use crate::mount::options::MountOptions;
 use crate::mount::unmount::{Outcome, unmount, unmount_idle};
 use crate::mount::{Detach, Problem, detached, direct, fusermount, holders};
-use crate::server::control::Control;
+use crate::server::control::{self, Control};
 use crate::server::record::{Recording, Target};
+use crate::server::supervisor::{self, Charge, Supervisor};
 use crate::server::view::ViewConfig;
 use crate::server::{Happening, Report, Server, print, say, signals};
 use crate::sys::process::{Forked, exit_now, fork};
@@ -232,6 +235,27 @@ struct Served {
     server: Server,
     mounted: Mounted,
     control: Option<Control>,
+    /// Ends with it.
+    _supervisor: Supervisor,
+}
+
+/// Who completes the work of a server that dies, and takes its mount away.
+fn supervise(
+    shared: Option<Arc<Shared>>,
+    source: &Path,
+    mounted: &Mounted,
+) -> Result<Supervisor, Problem> {
+    let (point, dev) = (mounted.point.clone(), mounted.dev);
+    Supervisor::start(Charge {
+        shared,
+        source: source.to_owned(),
+        last: Box::new(move |report| {
+            if let Err(problem) = unmount(&point, dev, Detach::Lazily) {
+                say(&problem.to_string());
+            }
+            control::conclude_for_the_dead(dev, report);
+        }),
+    })
 }
 
 impl Served {
@@ -239,6 +263,8 @@ impl Served {
     /// not this process: killed while it waits for an answer of its own, a server could never die.
     fn start(plan: Plan, prober: u32) -> Result<Served, Problem> {
         let (device, mut mounted) = mount(&plan)?;
+        let shared = supervisor::memory(plan.buffer.as_ref())?;
+        let supervisor = supervise(shared.clone(), &plan.source.path, &mounted)?;
         let config = ViewConfig {
             source: OwnedFd::from(plan.source.dir),
             source_path: plan.source.path,
@@ -250,6 +276,7 @@ impl Served {
             quiet: vec![Tid(prober)],
             attribution: plan.recording.attribution,
             buffer: plan.buffer,
+            shared,
         };
         // Before anybody can use the view, and so before anybody can ask to have it unmounted. Only a client that
         // wants to wait needs it; a name that is taken is no reason to fail.
@@ -263,6 +290,7 @@ impl Served {
             server,
             mounted,
             control,
+            _supervisor: supervisor,
         })
     }
 

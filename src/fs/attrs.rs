@@ -182,7 +182,7 @@ impl Fs {
             return self.changing(inode, SetMtime::Set, &mut did, cut);
         };
         let fd = self.fd(inode)?;
-        let done = buffer.truncate(&note.by(), &mut did, cut, || sys::stat(fd.as_fd()));
+        let done = buffer.truncate(&note.by(), &mut did, size, cut, || sys::stat(fd.as_fd()));
         note.did(did);
         done
     }

@@ -69,6 +69,7 @@ impl Fs {
         let opened = buffer.truncate(
             &note.by(),
             &mut did,
+            0,
             || self.open_file(call, inode, below),
             || sys::stat(fd.as_fd()),
         );

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::Fs;
 use super::inode::lock;
-use crate::buffer::{Drained, Flusher};
+use crate::buffer::{Drained, Flusher, Lost};
 use crate::error::Errno;
 use crate::event::OwnCause;
 use crate::sys::SysResult;
@@ -24,9 +24,9 @@ impl Fs {
         Ok(())
     }
 
-    /// Writes back everything, until done or `abandon` is set. The view is gone, or as good as gone: who
-    /// still writes is not waited for.
-    pub fn drain(&self, cause: OwnCause, abandon: &AtomicBool) -> Drained {
+    /// Writes back everything, until done or `abandon` is set; `tell` hears now and then how many bytes are left.
+    /// The view is gone, or as good as gone: who still writes is not waited for, and writes past the buffer.
+    pub fn drain(&self, cause: OwnCause, abandon: &AtomicBool, tell: &dyn Fn(u64)) -> Drained {
         let Some(files) = &self.files else {
             return Drained::default();
         };
@@ -34,7 +34,17 @@ impl Fs {
         if let Some(flusher) = flusher {
             flusher.stop(abandon);
         }
-        files.buffers().drain(cause, abandon)
+        files.buffers().drain(cause, abandon, tell)
+    }
+
+    /// What the drain has left dirty.
+    #[must_use]
+    pub fn left_over(&self) -> Vec<Lost> {
+        let mut left = Vec::new();
+        if let Some(files) = &self.files {
+            files.buffers().left_over(&mut |lost| left.push(lost));
+        }
+        left
     }
 
     /// Dirty bytes of all files.

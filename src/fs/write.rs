@@ -150,7 +150,7 @@ impl Fs {
                     note.did(did);
                     return Ok((put, Went::IntoBuffer));
                 }
-                None => Reason::Memory,
+                None => buffer.why_past(),
             },
         };
         let put = buffer.write_through(

@@ -187,6 +187,7 @@ mod tests {
             quiet: Vec::new(),
             attribution: Attribution::Full,
             buffer: None,
+            shared: None,
         };
         let root = crate::sys::open_path(OsStr::new("/")).unwrap();
         Dispatcher::new(Arc::new(Fs::new(root, None, options).unwrap()), inline_max)

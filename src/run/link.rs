@@ -43,6 +43,8 @@ pub(super) enum ToMain {
     Draining,
     /// All is done.
     Finished(Report),
+    /// S died, and its supervisor has done what was left to do.
+    Died(Report),
 }
 
 /// One end.

@@ -12,10 +12,12 @@ use nix::unistd::Pid;
 
 use super::Plan;
 use super::link::{Link, ToMain, ToServer};
+use crate::buffer::Shared;
 use crate::mount::check::Source;
 use crate::mount::options::Access;
 use crate::mount::userns::{Privilege, privilege};
 use crate::mount::{Problem, detached};
+use crate::server::supervisor::{self, Charge, Supervisor};
 use crate::server::view::ViewConfig;
 use crate::server::{Happening, Server, signals, spawn};
 use crate::sys::process::exit_now;
@@ -25,7 +27,11 @@ use crate::types::Tid;
 pub(super) fn serve(link: Link, plan: Plan, source: Source, main: Pid) -> ! {
     let link = Arc::new(link);
     let exit = match start(&link, plan, source, main) {
-        Ok(Some(server)) => conduct(server, &link),
+        Ok(Some((server, supervisor))) => {
+            let exit = conduct(server, &link);
+            drop(supervisor);
+            exit
+        }
         // M gave up before there was a view.
         Ok(None) => 0,
         Err(problem) => {
@@ -43,7 +49,7 @@ fn start(
     plan: Plan,
     source: Source,
     main: Pid,
-) -> Result<Option<Server>, Problem> {
+) -> Result<Option<(Server, Supervisor)>, Problem> {
     // The trace's name is absolute already; stderr is kept for --live and -v.
     detached::own_session()?;
     detached::silence_stdin_and_stdout()?;
@@ -51,6 +57,8 @@ fn start(
     let Some((ToServer::Mounted, Some(device))) = link.receive().ok().flatten() else {
         return Ok(None);
     };
+    let shared = supervisor::memory(plan.buffer.as_ref())?;
+    let supervisor = supervise(link, shared.clone(), &source)?;
     let mountpoint = source.path.clone();
     let root = privilege() == Privilege::Root;
     let ids = (
@@ -72,6 +80,7 @@ fn start(
         quiet: vec![Tid(u32::try_from(main.as_raw()).unwrap_or(0))],
         attribution: plan.recording.attribution,
         buffer: plan.buffer,
+        shared,
     };
     let server = Server::start(device, config, plan.recording)?;
     detached::let_go_of_inherited();
@@ -79,7 +88,24 @@ fn start(
     listen(Arc::clone(link), server.sender(), server.abandon())?;
     link.send(&ToMain::Ready, None)
         .map_err(|error| Problem::new(format!("cannot answer: {error}")))?;
-    Ok(Some(server))
+    Ok(Some((server, supervisor)))
+}
+
+/// Who completes the work of a server that dies. The mount is in M's namespace, and M's to take away.
+fn supervise(
+    link: &Arc<Link>,
+    shared: Option<Arc<Shared>>,
+    source: &Source,
+) -> Result<Supervisor, Problem> {
+    let link = Arc::clone(link);
+    Supervisor::start(Charge {
+        shared,
+        source: source.path.clone(),
+        last: Box::new(move |report| {
+            // M may have died too.
+            let _ = link.send(&ToMain::Died(report.clone()), None);
+        }),
+    })
 }
 
 /// Turns M's messages into happenings.

@@ -3,6 +3,7 @@
 //! Layer: edge (`run`). One thread, poll(2). M only wakes for an event, except while it tries to take
 //! the view away, which the kernel does not announce.
 
+use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -35,11 +36,12 @@ enum Woken {
 }
 
 /// M's eyes and ears.
-#[derive(Debug)]
 pub(super) struct Waiting {
     link: Link,
     terminal: Terminal,
     server: Pid,
+    /// What its supervisor said when it died.
+    died: RefCell<Option<Report>>,
 }
 
 /// What the server has become, while CMD runs.
@@ -55,7 +57,13 @@ impl Waiting {
             link,
             terminal,
             server,
+            died: RefCell::new(None),
         }
+    }
+
+    /// What was left to do when the server died, if somebody did it.
+    pub(super) fn died(&self) -> Option<Report> {
+        self.died.take()
     }
 
     pub(super) fn terminal(&self) -> &Terminal {
@@ -117,12 +125,11 @@ impl Waiting {
             }
             match self.wake(server, PollTimeout::NONE) {
                 Woken::Signal(info) => pass_on(&info, pid),
+                Woken::Server(Some(ToMain::Died(report))) => drop(self.died.replace(Some(report))),
                 Woken::Server(Some(message)) => log::debug!("the server says early: {message:?}"),
                 Woken::Server(None) => {
                     server = Server::Dead;
-                    say(
-                        "the server of the view died: from now on every use of SOURCE fails (ENOTCONN)",
-                    );
+                    say("from now on every use of SOURCE fails in this program (ENOTCONN)");
                 }
                 Woken::Time => {}
             }
@@ -169,6 +176,7 @@ impl Waiting {
                     return Some(report);
                 }
                 Woken::Server(Some(ToMain::Draining)) => ending.draining = true,
+                Woken::Server(Some(ToMain::Died(report))) => drop(self.died.replace(Some(report))),
                 Woken::Server(Some(other)) => log::warn!("the server says {other:?} at the end"),
                 Woken::Server(None) => return None,
             }

@@ -12,11 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
+use nix::sys::socket::{
+    Shutdown, UnixAddr, getpeername, getsockname, getsockopt, shutdown, sockopt::PeerCredentials,
+};
 
 use super::{Report, spawn};
 use crate::mount::Problem;
 use crate::mount::mountinfo::DevNo;
+use crate::sys::process::with_own_fd;
+use crate::types::OwnFd;
 
 const GREETING: &str = "iolens 1\n";
 /// How long a client waits for the greeting of whoever holds the name.
@@ -25,7 +29,11 @@ const GREETING_WAIT: Duration = Duration::from_secs(5);
 const FAREWELL_WAIT: Duration = Duration::from_secs(1);
 
 fn address(dev: DevNo) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("iolens/{dev}"))
+    SocketAddr::from_abstract_name(name(dev))
+}
+
+fn name(dev: DevNo) -> String {
+    format!("iolens/{dev}")
 }
 
 fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
@@ -140,6 +148,45 @@ fn farewell(stream: &mut UnixStream, report: &Report) -> io::Result<()> {
     let mut line = serde_json::to_string(report)?;
     line.push('\n');
     stream.write_all(line.as_bytes())
+}
+
+/// Tells all clients of a server that has died, for who has its descriptors.
+pub fn conclude_for_the_dead(dev: DevNo, report: &Report) {
+    let Ok(ours) = UnixAddr::new_abstract(name(dev).as_bytes()) else {
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        name.to_str()?.parse().ok()
+    });
+    for number in numbers.collect::<Vec<u32>>() {
+        let told = with_own_fd(OwnFd(number), |fd| {
+            let raw = fd.as_raw_fd();
+            if getsockname::<UnixAddr>(raw) != Ok(ours) {
+                return Ok(());
+            }
+            let fd = fd.try_clone_to_owned()?;
+            // The one that listens has no peer.
+            match getpeername::<UnixAddr>(raw) {
+                Ok(_) => farewell(&mut UnixStream::from(fd), report),
+                Err(_) => greet_who_waits(&UnixListener::from(fd), report),
+            }
+        });
+        log::debug!("clients of the dead server were told: {told:?}");
+    }
+}
+
+/// Whoever has connected and was not welcomed yet.
+fn greet_who_waits(listener: &UnixListener, report: &Report) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let ended = Mutex::new(State::Ended(report.clone()));
+    while let Ok((stream, _)) = listener.accept() {
+        welcome(stream, &ended)?;
+    }
+    Ok(())
 }
 
 /// The side of `iolens unmount`: connected to the server of a mount.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::buffer::{self, Drained};
+use crate::buffer::{self, Drained, Lost, Shared};
 use crate::error::Errno;
 use crate::event::OwnCause;
 use crate::fs::{self, Attribution, Fs, Hidden, Owners, Permissions};
@@ -42,6 +42,8 @@ pub struct ViewConfig {
     pub attribution: Attribution,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
+    /// The buffer's memory.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// A view that is being served.
@@ -84,6 +86,7 @@ impl View {
                 dirty_files: dirty_files(descriptors),
                 ..options
             }),
+            shared: config.shared,
         };
         let fs = Fs::new(config.source, Some(recorder), options)
             .and_then(|fs| fs.start_flusher().map(|()| Arc::new(fs)))
@@ -110,9 +113,16 @@ impl View {
             .take()
     }
 
-    /// Writes back all dirty data, until done or `abandon` is set.
+    /// Writes back all dirty data, until done or `abandon` is set. Says how far it is where that takes long.
     pub(super) fn drain(&self, cause: OwnCause, abandon: &AtomicBool) -> Drained {
-        self.fs.drain(cause, abandon)
+        self.fs.drain(cause, abandon, &|left| {
+            super::say(&format!("writing back to SOURCE: {left} bytes are left"));
+        })
+    }
+
+    /// What the drain has left dirty.
+    pub(super) fn left_over(&self) -> Vec<Lost> {
+        self.fs.left_over()
     }
 }
 

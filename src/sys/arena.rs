@@ -1,5 +1,6 @@
 //! Memory for the blocks of the buffer cache: one anonymous mapping, cut into equally large pieces,
-//! each lent out for reading or for writing.
+//! each lent out for reading or for writing. A process forked after it was made shares it (`MAP_SHARED`), and
+//! so what is in it outlives the one that put it there; the leases do not.
 //!
 //! Layer: vocabulary. It knows nothing of files, blocks or eviction: which piece holds what is for
 //! its user to say. It only makes sure that no piece is read while it is written, by a lease per
@@ -211,9 +212,9 @@ impl Drop for Edit<'_> {
     }
 }
 
-fn map(bytes: usize) -> SysResult<NonNull<u8>> {
+pub(super) fn map(bytes: usize) -> SysResult<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if at == libc::MAP_FAILED {
@@ -222,7 +223,7 @@ fn map(bytes: usize) -> SysResult<NonNull<u8>> {
     NonNull::new(at.cast()).ok_or(Errno::ENOMEM)
 }
 
-fn unmap(base: NonNull<u8>, bytes: usize) {
+pub(super) fn unmap(base: NonNull<u8>, bytes: usize) {
     // SAFETY: `base` and `bytes` are those of a mapping made by `map`; its owner is going away, and
     // no lease can outlive it.
     let ret = unsafe { libc::munmap(base.as_ptr().cast(), bytes) };

@@ -10,6 +10,10 @@ use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{ForkResult, Pid};
 
+use super::{SysResult, check};
+use crate::error::Errno;
+use crate::types::OwnFd;
+
 /// Which side of a fork this is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Forked {
@@ -33,6 +37,57 @@ pub fn fork() -> io::Result<Forked> {
         ForkResult::Parent { child } => Ok(Forked::Parent(child)),
         ForkResult::Child => Ok(Forked::Child),
     }
+}
+
+/// The same, but both processes have one table of descriptors from here on: what either opens or closes is
+/// open or closed in both. It outlives the parent (`CLONE_FILES`, man 2 clone).
+///
+/// # Errors
+/// As for [`fork`].
+pub fn fork_sharing_descriptors() -> io::Result<Forked> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM this is fork(2): the child has a copy of all memory and goes on with the same
+    // stack (0). All other arguments are 0 and unused with these flags, in whatever order the architecture has
+    // them. There is no other thread (checked above), so the child finds every lock and the allocator in a
+    // consistent state.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match libc::pid_t::try_from(pid) {
+        Ok(0) => Ok(Forked::Child),
+        Ok(pid) if pid > 0 => Ok(Forked::Parent(Pid::from_raw(pid))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A descriptor that is readable when this process, all its threads and their system calls, has ended (man 2
+/// pidfd_open).
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.3, and `EMFILE`.
+pub fn own_pidfd() -> io::Result<OwnedFd> {
+    let pid = libc::c_long::from(std::process::id());
+    // SAFETY: the call takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = std::os::fd::RawFd::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lends a descriptor that is known by its number.
+///
+/// # Errors
+/// `EBADF` where it is not open.
+pub fn with_own_fd<T>(fd: OwnFd, work: impl FnOnce(BorrowedFd<'_>) -> T) -> SysResult<T> {
+    let raw = std::os::fd::RawFd::try_from(fd.0).map_err(|_| Errno::EBADF)?;
+    // SAFETY: fcntl(2) takes any number.
+    check(unsafe { libc::fcntl(raw, libc::F_GETFD) })?;
+    // SAFETY: it is open (just seen). Who knows it by its number sees to it that it stays so.
+    Ok(work(unsafe { BorrowedFd::borrow_raw(raw) }))
 }
 
 /// Ends the process without running destructors or exit handlers: for a forked child that failed to

@@ -90,7 +90,7 @@ fn missing_page(faults: &File) -> usize {
 }
 
 fn ask(faults: &File, request: libc::c_ulong, words: &mut [u64; 4]) {
-    let fd = crate::call::fd(faults);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(faults);
     // SAFETY: both requests take at most four words, which live.
     let answer = unsafe { libc::ioctl(fd, request, words.as_mut_ptr()) };
     assert_eq!(answer, 0, "ioctl {request:#x}: {}", Errno::last());

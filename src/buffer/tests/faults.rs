@@ -130,6 +130,7 @@ fn a_truncation_that_fails_discards_nothing() {
     let done = bench.file.truncate(
         &bench.by(),
         &mut Did::new(),
+        10,
         || bench.backing.set_size(10),
         || bench.backing.stat(),
     );
@@ -145,7 +146,7 @@ fn the_drain_tells_what_it_could_not_write() {
     backing.fail(Call::Write, When::Always, Errno::EIO);
     let abandon = std::sync::atomic::AtomicBool::new(false);
     let cause = crate::event::OwnCause::Unmount;
-    let drained = bench.buffers.drain(cause, &abandon);
+    let drained = bench.buffers.drain(cause, &abandon, &|_| ());
     assert_eq!(drained.dirty_bytes, 5_000);
     assert!(drained.write_errors > 0);
 }

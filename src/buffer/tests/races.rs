@@ -163,7 +163,7 @@ fn a_read_during_a_truncation_finds_what_is_there_before_and_after() {
         let stat = || backing.stat();
         bench
             .file
-            .truncate(&bench.by(), &mut did, change, stat)
+            .truncate(&bench.by(), &mut did, 50_000, change, stat)
             .unwrap();
     });
     bench.check();
@@ -264,7 +264,7 @@ fn who_gives_up_does_not_wait_for_a_disk_that_does_not_answer() {
         given_up.store(true, Ordering::SeqCst);
         until("the disk's answer", || disk.load(Ordering::SeqCst));
     }));
-    let drained = bench.buffers.drain(OwnCause::Signal, &abandon);
+    let drained = bench.buffers.drain(OwnCause::Signal, &abandon, &|_| ());
     assert_eq!(drained.dirty_bytes, 10_000);
     answers.store(true, Ordering::SeqCst);
     until("the end of the drain", || bench.file.dirty_bytes() == 0);
