@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::file::State;
 use super::looks::facts_of;
 use super::{By, Did, File, lock};
-use crate::cache::Dropped;
+use crate::cache::{Dropped, Facts};
 use crate::event::{CacheDid, Cause, Reason};
 use crate::sys::{Stat, SysResult};
 use crate::types::ByteRange;
@@ -32,13 +32,16 @@ impl File {
             shared.begin_cut(self.id, size, writer.own_fd())
         });
         let done = change()?;
-        let facts = facts_of(&stat()?);
+        let facts = looked(stat());
         let mut state = self.lock();
         let before = state.dirt();
-        let dropped = state.cache.truncate(self.buffers.storage(), facts.size);
+        let end = facts.map_or(size, |facts| facts.size);
+        let dropped = state.cache.truncate(self.buffers.storage(), end);
         let after = state.dirt();
         let dirty = state.cache.dirty_bytes() > 0;
-        state.attrs.changed_data(&facts, dirty);
+        if let Some(facts) = facts {
+            state.attrs.changed_data(&facts, dirty);
+        }
         let left = self.settle_ticket_if_clean(&mut state);
         // From here on bytes beyond the new end are newer ones.
         drop(cut);
@@ -66,11 +69,12 @@ impl File {
         self.write_back_in(ByteRange::ALL, reason, by.cause(), did)?;
         let busy = self.begin_change(did, &stat);
         let done = change();
-        let facts = facts_of(&stat()?);
+        let facts = looked(stat());
         let mut state = self.lock();
         let storage = self.buffers.storage();
-        let dropped = state.cache.invalidate(storage, range, facts.size);
-        if done.is_ok() {
+        let source_size = facts.map_or(state.cache.source_size(), |facts| facts.size);
+        let dropped = state.cache.invalidate(storage, range, source_size);
+        if let Some(facts) = facts.filter(|_| done.is_ok()) {
             let dirty = state.cache.dirty_bytes() > 0;
             state.attrs.changed_data(&facts, dirty);
         }
@@ -148,5 +152,16 @@ impl File {
             });
         }
         self.tell_evicted(dropped.clean_blocks, reason);
+    }
+}
+
+/// What SOURCE looks like after it was changed. Where it does not say, the change has happened all the same.
+fn looked(stat: SysResult<Stat>) -> Option<Facts> {
+    match stat {
+        Ok(stat) => Some(facts_of(&stat)),
+        Err(errno) => {
+            log::debug!("SOURCE does not say what it looks like: {errno}");
+            None
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod faults;
 mod model;
+mod plans;
 mod races;
 mod stress;
 
@@ -155,6 +156,10 @@ impl Bench {
     }
 
     fn write_through(&self, place: Place, data: &[u8], reason: Reason) -> (Put, Did) {
+        self.try_through(place, data, reason).unwrap()
+    }
+
+    fn try_through(&self, place: Place, data: &[u8], reason: Reason) -> SysResult<(Put, Did)> {
         let (by, mut did) = (self.by(), Did::new());
         let put = |place, data: &[u8]| {
             let at = match place {
@@ -175,7 +180,7 @@ impl Bench {
         let put = self
             .file
             .write_through(&by, &mut did, reason, (place, data), put, stat);
-        (put.unwrap(), did)
+        Ok((put?, did))
     }
 
     fn read(&self, at: u64, len: usize) -> (Vec<u8>, Did) {
