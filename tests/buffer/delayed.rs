@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use iolens::event::{CacheDid, Op, OpKind, Reason};
 use nix::mount::{MsFlags, mount};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::held::Held;
 use crate::maps::Map;
@@ -88,6 +89,16 @@ fn responds(look: impl FnOnce() + Send, release: impl FnOnce()) {
     });
 }
 
+/// Waits for the kernel's next tick after the file's times. A write in the tick that a file was seen with asks SOURCE
+/// for a later time, and would wait there for the one who holds it.
+fn tick_after(v: &View, name: &str) {
+    let seen = v.stat(name);
+    wait_until("the next tick", || {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
+        (now.tv_sec(), now.tv_nsec()) > (seen.ctime(), seen.ctime_nsec())
+    });
+}
+
 fn waited(op: &Op) -> bool {
     let wait = |did: &CacheDid| {
         matches!(
@@ -108,7 +119,9 @@ fn delayed_answers_hold_no_thread_that_others_need() {
         let answered = AtomicUsize::new(0);
         thread::scope(|scope| {
             // More than half of the limit: the writeback thread begins with this file, and stays there.
+            tick_after(v, "held");
             first.write_all_at(&pattern(600 << 10, 2), 0).unwrap();
+            tick_after(v, "held");
             // Beyond the limit: from here on every write has to wait.
             let (first, answered) = (&first, &answered);
             scope.spawn(move || {
@@ -183,7 +196,9 @@ fn delayed_pages_of_a_mapping_do_not_keep_page_faults_of_other_files_waiting() {
             count.trim().parse().unwrap()
         };
         thread::scope(|scope| {
+            tick_after(v, "held");
             first.write_all_at(&pattern(600 << 10, 2), 0).unwrap();
+            tick_after(v, "held");
             let first = &first;
             scope.spawn(move || {
                 first
