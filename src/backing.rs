@@ -9,11 +9,13 @@
 //! tests and benchmarks put in its place, and may be stacked: `Counted<Faulty<Memory>>`.
 
 mod counted;
+mod disk;
 mod faulty;
 mod memory;
 mod real;
 
 pub use counted::{Count, Counted, Counts};
+pub use disk::Disk;
 pub use faulty::{Call, Faulty, When};
 pub use memory::Memory;
 pub use real::Real;
@@ -22,7 +24,7 @@ use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::sys::{Space, Stat, SyncKind, SysResult, TimeSet, Written};
 use crate::types::OwnFd;
 
 /// The data of one file of SOURCE. Calls may come from many threads at once; calls that overlap are
@@ -69,6 +71,18 @@ pub trait Backing: Send + Sync + fmt::Debug {
     /// # Errors
     /// Those of utimensat(2).
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()>;
+
+    /// The space of the filesystem that the file is on.
+    ///
+    /// # Errors
+    /// Those of fstatfs(2).
+    fn space(&self) -> SysResult<Space>;
+
+    /// Bytes that the quotas which the file counts for leave; `None` where there is no limit.
+    ///
+    /// # Errors
+    /// `ESRCH` where the filesystem counts nothing for anybody.
+    fn quota_left(&self) -> SysResult<Option<u64>>;
 }
 
 impl<B: Backing + ?Sized> Backing for Arc<B> {
@@ -98,6 +112,14 @@ impl<B: Backing + ?Sized> Backing for Arc<B> {
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         (**self).set_mtime(mtime)
+    }
+
+    fn space(&self) -> SysResult<Space> {
+        (**self).space()
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        (**self).quota_left()
     }
 }
 

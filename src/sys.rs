@@ -12,6 +12,7 @@ mod io;
 mod path;
 mod proc;
 pub mod process;
+mod space;
 pub mod terminal;
 mod vectored;
 mod words;
@@ -30,6 +31,7 @@ pub use path::{
     set_times, stat, statfs, unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit, share_heaps};
+pub use space::{Space, own_size_limit, quota_left, size_limit, space};
 pub use vectored::{Written, read_vectored_at, write_vectored_at};
 pub use words::Words;
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Backing, total};
-use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::sys::{Space, Stat, SyncKind, SysResult, TimeSet, Written};
 use crate::types::OwnFd;
 
 /// Writes remembered, the newest. 16 bytes each, so at most 16 MiB; more would only serve a test that
@@ -40,6 +40,10 @@ pub struct Counts {
     pub stat: Count,
     /// [`Backing::set_mtime`].
     pub set_mtime: Count,
+    /// [`Backing::space`].
+    pub space: Count,
+    /// [`Backing::quota_left`].
+    pub quota_left: Count,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +62,8 @@ pub struct Counted<B> {
     sync: Counter,
     stat: Counter,
     set_mtime: Counter,
+    space: Counter,
+    quota_left: Counter,
     writes: Mutex<VecDeque<(u64, u64)>>,
 }
 
@@ -73,6 +79,8 @@ impl<B> Counted<B> {
             sync: Counter::default(),
             stat: Counter::default(),
             set_mtime: Counter::default(),
+            space: Counter::default(),
+            quota_left: Counter::default(),
             writes: Mutex::default(),
         }
     }
@@ -93,6 +101,8 @@ impl<B> Counted<B> {
             sync: self.sync.count(),
             stat: self.stat.count(),
             set_mtime: self.set_mtime.count(),
+            space: self.space.count(),
+            quota_left: self.quota_left.count(),
         }
     }
 
@@ -172,6 +182,16 @@ impl<B: Backing> Backing for Counted<B> {
         self.set_mtime.call();
         self.inner.set_mtime(mtime)
     }
+
+    fn space(&self) -> SysResult<Space> {
+        self.space.call();
+        self.inner.space()
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        self.quota_left.call();
+        self.inner.quota_left()
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +216,8 @@ mod tests {
         file.sync(SyncKind::Data).unwrap();
         file.set_mtime(TimeSet::At(1, 2)).unwrap();
         assert_eq!(file.stat().unwrap().mtime, (1, 2));
+        assert_eq!(file.space().unwrap().total, 0);
+        assert_eq!(file.quota_left(), Err(Errno::ESRCH));
         let once = Count { calls: 1, bytes: 0 };
         let expected = Counts {
             read: Count { calls: 2, bytes: 2 },
@@ -204,6 +226,8 @@ mod tests {
             sync: once,
             stat: once,
             set_mtime: once,
+            space: once,
+            quota_left: once,
         };
         assert_eq!(file.counts(), expected);
         assert_eq!(file.writes(), [(7, 5), (1, 5)]);

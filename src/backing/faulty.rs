@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::{Backing, total};
 use crate::error::Errno;
-use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::sys::{Space, Stat, SyncKind, SysResult, TimeSet, Written};
 use crate::types::OwnFd;
 
 /// The calls of [`Backing`], as a rule names them.
@@ -30,6 +30,10 @@ pub enum Call {
     Stat,
     /// [`Backing::set_mtime`].
     SetMtime,
+    /// [`Backing::space`].
+    Space,
+    /// [`Backing::quota_left`].
+    Quota,
 }
 
 /// Which of the calls a rule is for. Each rule counts the calls of its kind from 1, from when it was
@@ -228,6 +232,16 @@ impl<B: Backing> Backing for Faulty<B> {
         self.pass(Call::SetMtime)?;
         self.inner.set_mtime(mtime)
     }
+
+    fn space(&self) -> SysResult<Space> {
+        self.pass(Call::Space)?;
+        self.inner.space()
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        self.pass(Call::Quota)?;
+        self.inner.quota_left()
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +299,8 @@ mod tests {
             (Call::Sync, Errno::EDQUOT),
             (Call::Stat, Errno::ESTALE),
             (Call::SetMtime, Errno::EPERM),
+            (Call::Space, Errno::ENOSYS),
+            (Call::Quota, Errno::EIO),
         ] {
             file.fail(call, When::Always, error);
         }
@@ -295,6 +311,8 @@ mod tests {
         assert_eq!(file.sync(SyncKind::Data), Err(Errno::EDQUOT));
         assert_eq!(file.stat(), Err(Errno::ESTALE));
         assert_eq!(file.set_mtime(TimeSet::At(0, 0)), Err(Errno::EPERM));
+        assert_eq!(file.space(), Err(Errno::ENOSYS));
+        assert_eq!(file.quota_left(), Err(Errno::EIO));
         assert_eq!(counted.counts(), Counted::new(()).counts());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Layer: effect. Sparse as a file on disk is: only pages that were written to take memory. Its clock
 //! is logical: it moves by a second with each change of the file, so that "changed since" has one
-//! answer in every run. Nothing fails but what no file can have.
+//! answer in every run. Nothing fails but what no file can have, and what the [`Disk`] that it lies on has no room for.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Backing, total};
+use super::{Backing, Disk, total};
 use crate::error::Errno;
-use crate::sys::{Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::sys::{Space, Stat, SyncKind, SysResult, TimeSet, Written};
 
 /// Bytes that are allocated together. As pages of the kernel, so that holes look alike.
 const PAGE: usize = 4096;
@@ -38,6 +38,8 @@ struct File {
     clock: i64,
     mtime: (i64, u32),
     ctime: (i64, u32),
+    /// Where its pages come from; none where there is room without end.
+    disk: Option<Disk>,
 }
 
 impl Default for Memory {
@@ -57,11 +59,20 @@ impl Memory {
             clock: 0,
             mtime: (0, 0),
             ctime: (0, 0),
+            disk: None,
         };
         Memory {
             ino: MADE.fetch_add(1, Ordering::Relaxed) + 1,
             file: Arc::new(Mutex::new(file)),
         }
+    }
+
+    /// An empty file on a disk.
+    #[must_use]
+    pub fn on(disk: &Disk) -> Memory {
+        let memory = Memory::new();
+        memory.file().disk = Some(disk.clone());
+        memory
     }
 
     /// A file that holds these bytes.
@@ -122,13 +133,21 @@ impl Backing for Memory {
             return Written::failed(Errno::EFBIG);
         }
         let mut file = self.file();
-        let mut pos = at;
+        let (fits, error) = file.take_pages(at, bytes);
+        if fits == 0
+            && let Some(error) = error
+        {
+            return Written::failed(error);
+        }
+        let (mut pos, mut left) = (at, usize::try_from(fits).unwrap_or(usize::MAX));
         for buf in bufs {
-            file.put(buf, pos);
-            pos += buf.len() as u64;
+            let here = &buf[..buf.len().min(left)];
+            file.put(here, pos);
+            pos += here.len() as u64;
+            left -= here.len();
         }
         file.modified();
-        Written::all(bytes)
+        Written { bytes: fits, error }
     }
 
     fn set_size(&self, size: u64) -> SysResult<()> {
@@ -164,6 +183,18 @@ impl Backing for Memory {
             ctime: file.ctime,
             btime: None,
         })
+    }
+
+    fn space(&self) -> SysResult<Space> {
+        let file = self.file();
+        Ok(file.disk.as_ref().map_or_else(Space::default, Disk::space))
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        let file = self.file();
+        file.disk
+            .as_ref()
+            .map_or(Err(Errno::ESRCH), Disk::quota_left)
     }
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
@@ -208,6 +239,25 @@ impl File {
         len
     }
 
+    /// Sees to it that there are pages for `bytes` bytes from `at` on, or for as many as there is room for, and why
+    /// not for more.
+    fn take_pages(&self, at: u64, bytes: u64) -> (u64, Option<Errno>) {
+        let Some(disk) = &self.disk else {
+            return (bytes, None);
+        };
+        let mut pos = at;
+        while pos < at + bytes {
+            let (number, ..) = place(pos, 0);
+            if !self.pages.contains_key(&number)
+                && let Err(error) = disk.take()
+            {
+                return (pos - at, Some(error));
+            }
+            pos = (number + 1) * PAGE_BYTES;
+        }
+        (bytes, None)
+    }
+
     /// Puts bytes at a place, which with them fits into a file.
     fn put(&mut self, bytes: &[u8], at: u64) {
         let (mut rest, mut pos) = (bytes, at);
@@ -230,11 +280,14 @@ impl File {
     /// Forgets what is behind `size`.
     fn cut(&mut self, size: u64) {
         let (number, inside, _) = place(size, 0);
+        let first = if inside == 0 { number } else { number + 1 };
+        let gone = self.pages.split_off(&first);
+        if let Some(disk) = &self.disk {
+            disk.give(gone.len() as u64);
+        }
         if inside == 0 {
-            self.pages.split_off(&number);
             return;
         }
-        self.pages.split_off(&(number + 1));
         if let Some(page) = self.pages.get_mut(&number) {
             page[inside..].fill(0);
         }
@@ -251,6 +304,23 @@ fn place(at: u64, len: usize) -> (u64, usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_has_room_for_so_many_pages_of_all_its_files_and_gets_them_back() {
+        let disk = Disk::new(3, PAGE_BYTES);
+        let (one, two) = (Memory::on(&disk), Memory::on(&disk));
+        assert_eq!(write(&one, b"x", 5_000), Written::all(1));
+        let cut = write(&two, &[1; 3 * PAGE], 100);
+        assert_eq!((cut.bytes, cut.error), (8_092, Some(Errno::ENOSPC)));
+        assert_eq!(write(&one, b"over", 5_000), Written::all(4));
+        assert_eq!(write(&one, b"x", 0), Written::failed(Errno::ENOSPC));
+        two.set_size(PAGE_BYTES).unwrap();
+        assert_eq!(disk.free(), 1);
+        disk.set_quota(0);
+        assert_eq!(write(&one, b"x", 0), Written::failed(Errno::EDQUOT));
+        assert_eq!(one.quota_left(), Ok(Some(0)));
+        assert_eq!(one.space().unwrap().free, PAGE_BYTES);
+    }
 
     fn write(file: &Memory, bytes: &[u8], at: u64) -> Written {
         file.write_at(&[IoSlice::new(bytes)], at, SyncKind::None)

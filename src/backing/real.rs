@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Backing;
-use crate::sys::{self, Stat, SyncKind, SysResult, TimeSet, Written};
+use crate::sys::{self, Space, Stat, SyncKind, SysResult, TimeSet, Written};
 use crate::types::OwnFd;
 
 /// The descriptor of an open file.
@@ -51,6 +51,14 @@ impl Backing for Real {
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         sys::set_times(self.0.as_fd(), TimeSet::Keep, mtime)
+    }
+
+    fn space(&self) -> SysResult<Space> {
+        sys::space(self.0.as_fd())
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        sys::quota_left(self.0.as_fd())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::cache::SetMtime;
 use crate::event::OwnCause;
-use crate::sys::{Stat, SyncKind, TimeSet, Written};
+use crate::sys::{Space, Stat, SyncKind, TimeSet, Written};
 
 type Hook = Box<dyn FnMut() + Send>;
 
@@ -62,6 +62,14 @@ impl Backing for Hooked {
 
     fn set_mtime(&self, mtime: TimeSet) -> SysResult<()> {
         self.inner.set_mtime(mtime)
+    }
+
+    fn space(&self) -> SysResult<Space> {
+        self.inner.space()
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        self.inner.quota_left()
     }
 }
 

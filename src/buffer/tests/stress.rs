@@ -74,6 +74,14 @@ impl Backing for Late {
     fn set_mtime(&self, mtime: sys::TimeSet) -> SysResult<()> {
         self.inner.set_mtime(mtime)
     }
+
+    fn space(&self) -> SysResult<sys::Space> {
+        self.inner.space()
+    }
+
+    fn quota_left(&self) -> SysResult<Option<u64>> {
+        self.inner.quota_left()
+    }
 }
 
 /// Ends the others when its thread does, also by a failed assertion.
