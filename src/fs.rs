@@ -220,11 +220,14 @@ impl Fs {
         }
     }
 
-    /// Runs `work` so that SOURCE clears set-id bits as it would for the caller. A caller with
-    /// `CAP_FSETID` keeps them; uid 0 stands for that here.
+    /// Runs `work` so that SOURCE clears set-id bits, keeps its reserve and applies quotas as it would for the
+    /// caller. One with `CAP_FSETID` and `CAP_SYS_RESOURCE` is exempt; uid 0 stands for that here.
     fn as_unprivileged<T>(&self, call: &Call, work: impl FnOnce() -> SysResult<T>) -> SysResult<T> {
         match self.options.permissions {
-            Permissions::Kernel if call.uid != 0 => Switch::without_fsetid(call.gid, work)?,
+            Permissions::Kernel if call.uid != 0 => {
+                let (uid, gid) = (call.uid, call.gid);
+                Switch::as_ordinary(AsCaller { uid, gid }, work)?
+            }
             _ => work(),
         }
     }

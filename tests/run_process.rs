@@ -130,6 +130,27 @@ fn ignored_signals_stay_ignored() {
 }
 
 #[test]
+fn the_programs_limit_of_file_sizes_is_what_the_user_had_and_its_signal_ends_it() {
+    let scratch = Scratch::new();
+    const LIMITED: &str = r#"
+        ulimit -Sf 8
+        show='ulimit -Sf; ulimit -Hf; grep -E "^Sig(Blk|Ign)" /proc/self/status'
+        sh -c "$show" > native
+        "$IOLENS" run -- sh -c "$show" > seen
+        cmp native seen || exit 99
+        exec "$IOLENS" run -- sh -c 'exec head -c 100000 /dev/zero > f'
+    "#;
+    let mut command = Command::new("sh");
+    command.args(["-c", LIMITED]).env("IOLENS", IOLENS);
+    command.current_dir(&scratch.source);
+    command.env("XDG_STATE_HOME", scratch.path("state"));
+    let outcome = Running::start(&mut command).finish();
+    assert_eq!(outcome.code, 128 + 25, "SIGXFSZ: {}", outcome.stderr);
+    let size = fs::metadata(scratch.source.join("f")).unwrap().len();
+    assert!(size == 8 * 512 || size == 8 * 1024, "{size}");
+}
+
+#[test]
 fn sigterm_and_sighup_are_passed_on_and_sigint_is_not() {
     let scratch = Scratch::new();
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP")] {

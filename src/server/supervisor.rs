@@ -101,6 +101,8 @@ fn watch(server: &impl AsFd, charge: Charge) -> ! {
         log::info!("{problem}");
     }
     let _ = nix::sys::prctl::set_name(NAME);
+    // Forked before the server did so: what it completes must not end it either.
+    crate::sys::lift_file_size_limit();
     // Only root may ask to be spared when memory runs out.
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         log::debug!("the supervisor may be killed when memory runs out: {error}");

@@ -44,35 +44,39 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Gives up `CAP_FSETID` and takes the caller's group for the time being, so that SOURCE clears
-    /// set-id bits on a write as it does for the caller (fs/inode.c setattr_should_drop_sgid() asks
-    /// for both). Supplementary groups are not known here: a member by one of those loses a set-gid
-    /// bit without group execution that it could natively keep.
+    /// Gives up `CAP_FSETID` and `CAP_SYS_RESOURCE` and takes the caller's ids for the time being, so that
+    /// SOURCE treats a write as it does the caller's: it clears set-id bits (fs/inode.c
+    /// setattr_should_drop_sgid() asks for capability and group), keeps what it has in reserve for root
+    /// (fs/ext4/balloc.c ext4_has_free_clusters() asks for both, too), and applies quotas (fs/quota/dquot.c
+    /// ignore_hardlimit()). Supplementary groups are not known here: a member by one of those loses a
+    /// set-gid bit without group execution that it could natively keep.
     ///
     /// # Errors
     /// Those of capset(2).
-    pub fn without_fsetid<T>(gid: u32, work: impl FnOnce() -> T) -> SysResult<T> {
+    pub fn as_ordinary<T>(caller: AsCaller, work: impl FnOnce() -> T) -> SysResult<T> {
         let before = Capabilities::get()?;
-        before.without(CAP_FSETID).set()?;
         // Also when `work` panics: the thread goes on to serve others.
         let _back = Restore {
             capabilities: before,
-            gid: server_ids().gid,
+            ids: server_ids(),
         };
-        set_fs_gid(gid);
+        set_fs_ids(caller);
+        // All others stay, also those that a change of the filesystem uid takes away.
+        let less = before.without(CAP_FSETID).without(CAP_SYS_RESOURCE);
+        less.set()?;
         Ok(work())
     }
 }
 
-/// Puts this thread's capabilities and filesystem group back when dropped.
+/// Puts this thread's capabilities and filesystem ids back when dropped.
 struct Restore {
     capabilities: Capabilities,
-    gid: u32,
+    ids: AsCaller,
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        set_fs_gid(self.gid);
+        set_fs_ids(self.ids);
         if let Err(errno) = self.capabilities.set() {
             // They were this thread's a moment ago, so this cannot fail.
             log::error!("a request thread could not take its capabilities back: {errno}");
@@ -124,6 +128,7 @@ fn set_fs_gid(gid: u32) {
 
 /// include/uapi/linux/capability.h.
 const CAP_FSETID: u32 = 4;
+const CAP_SYS_RESOURCE: u32 = 24;
 /// `_LINUX_CAPABILITY_VERSION_3`.
 const CAP_VERSION: u32 = 0x2008_0522;
 

@@ -1,6 +1,6 @@
 //! Limits of this process.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Raises the soft limit of open descriptors to the hard one and returns what then holds.
@@ -30,16 +30,20 @@ pub fn share_heaps() {
     }
 }
 
-/// Lifts the server's own file-size limit: the kernel applies the caller's (`RLIMIT_FSIZE`), and the
-/// server must not die of SIGXFSZ.
+/// Lifts the file-size limit of this process, a server or what completes its work: the kernel applies the
+/// caller's (`RLIMIT_FSIZE`), and the server must not die of SIGXFSZ. What is left of the limit says
+/// [`own_size_limit`](super::own_size_limit).
 pub fn lift_file_size_limit() {
     // An append of a caller without a limit may pass ours: EFBIG for that request, not our end.
     // SAFETY: ignoring a signal installs no handler.
     if let Err(errno) = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) } {
         log::warn!("SIGXFSZ cannot be ignored: {errno}");
     }
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_FSIZE) {
-        // Where the hard limit is finite it stays: the application has the same one.
-        let _ = setrlimit(Resource::RLIMIT_FSIZE, hard, hard);
+    let limit = Resource::RLIMIT_FSIZE;
+    if let Ok((_, hard)) = getrlimit(limit)
+        && setrlimit(limit, RLIM_INFINITY, RLIM_INFINITY).is_err()
+    {
+        // Only root may raise the hard limit. Where it is finite it stays: the application has the same one.
+        let _ = setrlimit(limit, hard, hard);
     }
 }

@@ -47,6 +47,11 @@ impl Mounted {
     /// Mounts `scratch/NAME.source` at `scratch/NAME.view`, traced in `scratch/NAME.jsonl`, with more
     /// arguments of `iolens mount`. The directories are made where they are missing.
     pub(crate) fn new(scratch: &Path, name: &str, args: &[&str]) -> Mounted {
+        Mounted::by(Command::new(IOLENS), scratch, name, args)
+    }
+
+    /// As `new`; `command` is what starts the binary under test.
+    pub(crate) fn by(mut command: Command, scratch: &Path, name: &str, args: &[&str]) -> Mounted {
         assert!(
             Path::new("/dev/fuse").exists(),
             "no /dev/fuse: mount tests cannot run here"
@@ -55,7 +60,7 @@ impl Mounted {
         let (source, view, trace) = (path("source"), path("view"), path("jsonl"));
         fs::create_dir_all(&source).unwrap();
         fs::create_dir_all(&view).unwrap();
-        let server = Command::new(IOLENS)
+        let server = command
             .args(["mount", "-f", "-t"])
             .arg(&trace)
             .args(args)
