@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! read  --> File::read   plan | fetch from SOURCE | put in
-//! write --> File::write  take slots | buffer; or File::write_through: write back what overlaps | write | overlay
+//! write --> File::buffer take slots | buffer; or File::write_through: write back what overlaps | write | overlay
 //! fsync, close, rename, ... --> File::write_back   plan | pwritev(2) | commit, batch by batch
+//! write  --> room   is there so much room in SOURCE? else past the buffer, after what is dirty
 //! flusher (a thread of its own): what grew old, and what is too much
 //! ```
 //!
@@ -29,6 +30,7 @@ mod journal;
 mod looks;
 mod read;
 mod recover;
+mod room;
 mod shared;
 mod slots;
 mod storage;
@@ -55,6 +57,7 @@ use crate::types::{FileId, Nanos};
 use budget::Budget;
 use flusher::Bell;
 use gate::Dirt;
+use room::Room;
 use storage::ArenaMemory;
 
 /// The size of a block, bytes: a page of most machines, and the unit in which filesystems allocate.
@@ -112,6 +115,8 @@ pub struct Buffers {
     shared: Arc<Shared>,
     pool: Mutex<Pool>,
     files: DashMap<FileId, Weak<File>>,
+    /// By device number.
+    rooms: DashMap<u64, Arc<Room>>,
     budget: Budget,
     gate: Arc<Gate>,
     bell: Bell,
@@ -145,6 +150,7 @@ impl Buffers {
             shared,
             pool: Mutex::new(Pool::new(slots)),
             files: DashMap::new(),
+            rooms: DashMap::new(),
             budget: Budget::default(),
             gate: Arc::new(Gate::new(limit)),
             bell: Bell::default(),

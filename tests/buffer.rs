@@ -19,6 +19,8 @@ mod delayed;
 mod dying;
 #[path = "buffer/figures.rs"]
 mod figures;
+#[path = "buffer/full.rs"]
+mod full;
 #[path = "buffer/held.rs"]
 mod held;
 #[path = "buffer/load.rs"]

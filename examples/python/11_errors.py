@@ -32,13 +32,13 @@ told("a file that may not be read", open, "secret.txt", "rb")
 
 
 def fill_the_disk(free):
-    """Leaves LEFT bytes, and writes twice as many. Each cache on the way takes all and says that all is well."""
+    """Leaves LEFT bytes, and writes twice as many. The buffer of Python takes all and says that all is well."""
     with open("ballast.bin", "wb") as ballast:
         os.posix_fallocate(ballast.fileno(), 0, free - LEFT)
     file = open("full.bin", "wb", buffering=4 * LEFT)
     told("write()", file.write, bytes(2 * LEFT))  # into the buffer of Python
-    told("flush()", file.flush)  # into a cache of the system
-    told("close()", file.close)  # from there to the disk
+    told("flush()", file.flush)  # to the system: half of it finds a place
+    told("close()", file.close)  # tries once more with what is left
     print("closed all the same:", file.closed)
     os.remove("full.bin")
     os.remove("ballast.bin")

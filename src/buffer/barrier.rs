@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::file::State;
 use super::looks::facts_of;
+use super::room::Claim;
 use super::{By, Did, File, lock};
 use crate::cache::{Dropped, Facts};
 use crate::event::{CacheDid, Cause, Reason};
@@ -48,12 +49,12 @@ impl File {
         drop(state);
         drop((busy, left));
         self.tell_discarded(&dropped, Reason::Truncate, by.cause(), did);
-        self.buffers.gate.change(before, after);
+        self.note_less_dirty(before, after);
         Ok(done)
     }
 
     /// An operation that changes the data of `range` in SOURCE itself: all that is dirty goes first, and
-    /// what was buffered of the range is dropped.
+    /// what was buffered of the range is dropped. It may take as much room as the range is long.
     ///
     /// # Errors
     /// Those of `change`, and of writing back.
@@ -65,6 +66,7 @@ impl File {
         change: impl FnOnce() -> SysResult<T>,
         stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<T> {
+        let claim = self.make_way(by, range.len());
         let _io = lock(&self.io);
         self.write_back_in(ByteRange::ALL, reason, by.cause(), did)?;
         let busy = self.begin_change(did, &stat);
@@ -81,6 +83,9 @@ impl File {
         state.privileges = None;
         drop(state);
         drop(busy);
+        if done.is_ok() {
+            claim.into_iter().for_each(Claim::written);
+        }
         self.buffers.give_back(&dropped.freed);
         if dropped.clean_bytes > 0 {
             did.push(CacheDid::Invalidate {
@@ -121,7 +126,7 @@ impl File {
         drop(state);
         drop(left);
         self.tell_discarded(&dropped, Reason::Unlink, cause, &mut Did::new());
-        self.buffers.gate.change(before, after);
+        self.note_less_dirty(before, after);
     }
 
     /// Where nothing is dirty any more, the file leaves the dirty ones and its writer is let go of.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::gate::Dirt;
 use super::looks::facts_of;
+use super::room::{Room, Share};
 use super::{Buffers, Subject, lock};
 use crate::backing::Backing;
 use crate::cache::{Attrs, FileCache, Remembered};
@@ -22,6 +23,9 @@ pub struct File {
     opens: AtomicUsize,
     /// Whether it is among the dirty files; changes under `state`.
     pub(super) dirty: AtomicBool,
+    /// What its filesystem has room for, and what it may have of that.
+    pub(super) room: Arc<Room>,
+    pub(super) share: Share,
     /// Held over everything that changes the file of SOURCE.
     pub(super) io: Mutex<()>,
     pub(super) state: Mutex<State>,
@@ -116,6 +120,8 @@ impl File {
             subject: Mutex::new(subject),
             opens: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
+            room: buffers.room(stat.dev),
+            share: Share::new(),
             io: Mutex::default(),
             state: Mutex::new(State {
                 cache: FileCache::new(id, stat.size),
@@ -150,6 +156,12 @@ impl File {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// What is dirty of it has become less; its state is not locked.
+    pub(super) fn note_less_dirty(&self, before: Dirt, after: Dirt) {
+        self.room.settle(before.blocks.saturating_sub(after.blocks));
+        self.buffers.gate.change(before, after);
     }
 
     /// It is open once more.

@@ -261,7 +261,7 @@ impl File {
     }
 
     /// Whether its last writeback failed just now.
-    fn is_to_rest(&self, now: Nanos) -> bool {
+    pub(super) fn is_to_rest(&self, now: Nanos) -> bool {
         self.lock().errors.not_before > now
     }
 

@@ -10,6 +10,7 @@ mod faults;
 mod model;
 mod plans;
 mod races;
+mod room;
 mod stress;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,6 +121,20 @@ fn options() -> Options {
     }
 }
 
+impl File {
+    /// As `buffer`, for who does not ask why not.
+    fn write(
+        self: &Arc<Self>,
+        by: &By,
+        did: &mut Did,
+        writer: &Arc<dyn Backing>,
+        place: Place,
+        data: &[u8],
+    ) -> SysResult<Option<Put>> {
+        Ok(self.buffer(by, did, writer, place, data)?.ok())
+    }
+}
+
 impl Bench {
     fn new(options: Options, backing: Arc<dyn Backing>) -> Bench {
         let memo = Arc::new(Memo::default());
@@ -220,6 +235,7 @@ impl Bench {
         state.cache.check_invariants(self.buffers.storage());
         lock(&self.buffers.pool).check_invariants();
         assert_eq!(self.buffers.dirty_bytes(), state.cache.dirty_bytes());
+        assert_eq!(self.file.room.dirty(), state.cache.dirty_blocks());
         let held = state.cache.slots().len();
         let pool = lock(&self.buffers.pool);
         assert_eq!(pool.free() + held, pool.slots(), "no slot is lost");

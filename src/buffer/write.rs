@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::file::{Privileges, State};
 use super::looks::facts_of;
+use super::room::Claim;
 use super::{By, Did, File, lock};
 use crate::backing::Backing;
 use crate::cache::{SetMtime, Stamp, Time};
@@ -23,7 +24,7 @@ pub enum Place {
     Within(u64),
 }
 
-/// What became of a write.
+/// What became of a write that could be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Put {
     /// Bytes taken.
@@ -33,24 +34,27 @@ pub struct Put {
 }
 
 impl File {
-    /// Buffers `data`. `writer` is how it gets to SOURCE later. `None` where there is no room: the write
-    /// has to go past the buffer.
+    /// Buffers `data`. `writer` is how it gets to SOURCE later. Where that must not be or there is no room, tells
+    /// why the write has to go past the buffer.
     ///
     /// # Errors
     /// Those of statx(2) on SOURCE, for an append; `EFBIG` past the largest offset.
-    pub fn write(
+    pub fn buffer(
         self: &Arc<Self>,
         by: &By,
         did: &mut Did,
         writer: &Arc<dyn Backing>,
         place: Place,
         data: &[u8],
-    ) -> SysResult<Option<Put>> {
+    ) -> SysResult<Result<Put, Reason>> {
         if self.buffers.gate.is_full() {
             self.buffers.bell.ring();
-            return Ok(None);
+            return Ok(Err(Reason::Memory));
         }
         self.refuse_if_abandoned()?;
+        let Some(claim) = self.admit(by.now, &**writer, data.len() as u64) else {
+            return Ok(Err(Reason::NearlyFull));
+        };
         if place == Place::End {
             // SOURCE may have grown from outside.
             self.look_below(did, &**writer)?;
@@ -66,8 +70,7 @@ impl File {
                 // Known under the lock: who closes takes it once.
                 if self.buffers.is_closed() {
                     drop(state);
-                    self.buffers.give_back(&stock);
-                    return Ok(None);
+                    return self.past(&stock, Reason::Unmount);
                 }
                 let (at, data) = placed(&state, place, data)?;
                 let range = ByteRange::at(at, data.len() as u64);
@@ -77,35 +80,30 @@ impl File {
                         state.writer.get_or_insert_with(|| Arc::clone(writer));
                         state.attrs.wrote(time);
                     }
-                    let put = self.put(&mut state, &mut stock, by, did, (at, data));
+                    let put = self.put(&mut state, &mut stock, by, did, (at, data), claim);
                     drop(state);
                     self.buffers.give_back(&stock);
-                    return Ok(Some(put));
+                    return Ok(Ok(put));
                 }
                 need - stock.len()
             };
             if stock.len() + missing > self.buffers.request_max() {
-                self.buffers.give_back(&stock);
-                return Ok(None);
+                return self.past(&stock, Reason::Memory);
             }
             let more = self.buffers.take(missing);
             let enough = more.len() == missing;
             stock.extend(more);
             if !enough {
-                self.buffers.give_back(&stock);
                 self.buffers.bell.ring();
-                return Ok(None);
+                return self.past(&stock, Reason::Memory);
             }
         }
     }
 
-    /// Why [`write`](Self::write) does not take a write now.
-    #[must_use]
-    pub fn why_past(&self) -> Reason {
-        match self.buffers.is_closed() {
-            true => Reason::Unmount,
-            false => Reason::Memory,
-        }
+    /// It has to go past the buffer, and needs no slots for that.
+    fn past(&self, stock: &[Slot], reason: Reason) -> SysResult<Result<Put, Reason>> {
+        self.buffers.give_back(stock);
+        Ok(Err(reason))
     }
 
     /// When what is dirty was given up, nothing may seem to be written any more.
@@ -143,6 +141,7 @@ impl File {
         by: &By,
         did: &mut Did,
         (at, data): (u64, &[u8]),
+        claim: Claim<'_>,
     ) -> Put {
         let put = Put {
             count: data.len(),
@@ -165,7 +164,9 @@ impl File {
         if state.ticket.is_none() {
             self.enter(state, by.now);
         }
-        self.buffers.gate.change(before, state.dirt());
+        let after = state.dirt();
+        claim.dirty(after.blocks.saturating_sub(before.blocks));
+        self.buffers.gate.change(before, after);
         self.buffers.ring_if_much();
         did.push(CacheDid::Buffered {
             offset: at,
@@ -190,6 +191,7 @@ impl File {
         stat: impl Fn() -> SysResult<Stat>,
     ) -> SysResult<Put> {
         self.refuse_if_abandoned()?;
+        let claim = self.make_way(by, data.len() as u64);
         let _io = lock(&self.io);
         let (place, data) = match place {
             Place::At(_) | Place::End => (place, data),
@@ -227,6 +229,7 @@ impl File {
         }
         drop(state);
         drop(busy);
+        claim.into_iter().for_each(Claim::written);
         self.tell_invalidated(did, dropped);
         if put.count > 0 {
             did.push(CacheDid::WriteThrough {

@@ -202,7 +202,7 @@ impl File {
             let journal = &self.buffers.journal;
             journal.discarded(&*subject, *range, Reason::Superseded, why.cause);
         }
-        self.buffers.gate.change(before, after);
+        self.note_less_dirty(before, after);
     }
 
     fn write_run(&self, run: &Run, writer: &dyn Backing, why: Why) -> (u64, Option<Errno>) {
@@ -267,6 +267,7 @@ impl File {
         state.access_due = true;
         let now = self.buffers.journal.now();
         state.errors.note(error, now);
+        self.note_room(error);
         let left = self.settle_ticket(&mut state);
         let clean = state.cache.dirty_bytes() == 0;
         let old_writer = state.writer.take_if(|_| clean);

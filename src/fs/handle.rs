@@ -14,7 +14,7 @@ use crate::buffer::File;
 use crate::cache::Stream;
 use crate::caller::Thread;
 use crate::error::Errno;
-use crate::sys::SysResult;
+use crate::sys::{self, SysResult};
 use crate::types::Fh;
 
 /// One open of a file or directory.
@@ -76,6 +76,15 @@ impl Opened {
 }
 
 impl Handle {
+    /// The largest size that SOURCE lets the file have, bytes.
+    ///
+    /// # Errors
+    /// Those of lseek(2).
+    pub fn size_limit(&self) -> SysResult<u64> {
+        let _turn = super::inode::lock(&self.append_turn);
+        sys::size_limit(self.as_fd())
+    }
+
     /// The path it was opened by, followed through renames.
     #[must_use]
     pub fn shown(&self) -> Shown {

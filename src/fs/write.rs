@@ -34,11 +34,6 @@ enum Went {
     Past,
 }
 
-/// A write that ends beyond this offset (8 TiB) goes past the buffer, so that SOURCE's `EFBIG` is its own
-/// answer: of the common filesystems, ext4 has the smallest limit, 16 TiB with blocks of 4 KiB. Where the
-/// limit is smaller (2 TiB in files without extents, 4 GiB on FAT), SOURCE tells at writeback.
-const SIZE_LIMIT: u64 = 1 << 43;
-
 /// A write, as the request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteHow {
@@ -145,12 +140,12 @@ impl Fs {
         let reason = match self.goes_through(handle, buffer, (place, data), how)? {
             Some(reason) => reason,
             None if self.is_ahead(call) => Reason::Memory,
-            None => match buffer.write(&by, &mut did, &handle.backing, place, data)? {
-                Some(put) => {
+            None => match buffer.buffer(&by, &mut did, &handle.backing, place, data)? {
+                Ok(put) => {
                     note.did(did);
                     return Ok((put, Went::IntoBuffer));
                 }
-                None => buffer.why_past(),
+                Err(reason) => reason,
             },
         };
         let put = buffer.write_through(
@@ -183,7 +178,9 @@ impl Fs {
             Place::At(at) | Place::Within(at) => at,
             Place::End => buffer.size(),
         };
-        let beyond = start.saturating_add(data.len() as u64) > SIZE_LIMIT;
+        // Then SOURCE's `EFBIG` is the write's own answer.
+        let end = start.saturating_add(data.len() as u64);
+        let beyond = !buffer.may_reach(end, || handle.size_limit());
         Ok(match how.flags {
             // A page of a mapping is the kernel's to write, however the file was opened.
             _ if how.from == WriteFrom::Mapping => None,

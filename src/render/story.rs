@@ -265,6 +265,7 @@ fn why(reason: Reason) -> &'static str {
         Reason::ChangedBelow => "because somebody changed the directory past the view",
         Reason::Superseded => "because newer bytes had taken their place",
         Reason::Forget => "because the kernel forgot the file",
+        Reason::NearlyFull => "because the disk is nearly full",
         Reason::SetId => "so that the set-id bits go",
         Reason::SizeLimit => "because it lies so far out",
         _ => "for another operation",

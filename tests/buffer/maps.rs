@@ -45,9 +45,13 @@ impl Map {
     }
 
     pub(crate) fn sync(&self) {
+        assert_eq!(self.try_sync(), Ok(()), "msync");
+    }
+
+    pub(crate) fn try_sync(&self) -> Result<(), Errno> {
         // SAFETY: the mapping's own range.
         let synced = unsafe { libc::msync(self.start.as_ptr().cast(), self.size, libc::MS_SYNC) };
-        assert_eq!(synced, 0, "msync: {}", Errno::last());
+        Errno::result(synced).map(drop)
     }
 }
 

@@ -297,6 +297,18 @@ pub(crate) fn on(args: &[&str], body: impl FnOnce(&View) + Send) -> Trace {
     )
 }
 
+/// As `on`, after `prepare` has seen to what is to be SOURCE, `v.source` in the directory that it gets.
+pub(crate) fn on_prepared(
+    args: &[&str],
+    prepare: impl FnOnce(&Path) + Send,
+    body: impl FnOnce(&View) + Send,
+) -> Trace {
+    with_view(args, prepare, |mounted, v| {
+        body(v);
+        Trace::read(&mounted.finish())
+    })
+}
+
 fn finish_compared(mounted: Mounted, v: &View, body: impl FnOnce(&View)) -> Trace {
     body(v);
     let seen = tree(&v.path(""), Path::new(""));

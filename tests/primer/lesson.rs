@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use iolens::event::{Discard, Event, Op, OpKind, Writeback};
+use iolens::event::{Event, Op, OpKind, Writeback};
 use iolens::trace::reader::{Item, Reader};
 
 use crate::document::{self, Step};
@@ -40,7 +40,6 @@ pub(crate) struct Lesson {
 pub(crate) struct Trace {
     pub(crate) ops: Vec<Op>,
     pub(crate) writebacks: Vec<Writeback>,
-    pub(crate) discards: Vec<Discard>,
 }
 
 /// Between what commands print.
@@ -178,22 +177,17 @@ impl Python {
 
 impl Trace {
     fn read(path: &Path) -> Trace {
-        let (mut ops, mut writebacks, mut discards) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ops, mut writebacks) = (Vec::new(), Vec::new());
         for item in Reader::open(path).unwrap() {
             match item.unwrap() {
                 Item::Event(_, Event::Op(op)) => ops.push(*op),
                 Item::Event(_, Event::Writeback(writeback)) => writebacks.push(*writeback),
-                Item::Event(_, Event::Discard(discard)) => discards.push(*discard),
                 _ => {}
             }
         }
         ops.sort_by_key(|op| op.seq);
         writebacks.sort_by_key(|writeback| writeback.seq);
-        Trace {
-            ops,
-            writebacks,
-            discards,
-        }
+        Trace { ops, writebacks }
     }
 
     /// The operations on a file.
