@@ -24,6 +24,7 @@ mod namespace;
 mod numbers;
 mod observe;
 mod open;
+mod ready;
 mod rename;
 mod shutdown;
 mod write;

@@ -28,6 +28,8 @@ pub struct Options {
     pub kernel_permissions: bool,
     /// Whose requests are answered.
     pub allowed: Allowed,
+    /// Most requests come by rings, which are registered after the handshake.
+    pub over_rings: bool,
 }
 
 /// Whose requests are answered.
@@ -42,7 +44,7 @@ pub enum Allowed {
 
 /// The most that one request carries: 256 pages, the kernel's default limit
 /// (`fs.fuse.max_pages_limit`). A larger one would be cut to it.
-const REQUEST_BYTES: u32 = 1 << 20;
+pub const REQUEST_BYTES: usize = 1 << 20;
 /// Asynchronous requests that the kernel lets wait for us; the default of 12 holds up libaio and
 /// read-ahead.
 const BACKGROUND_MAX: u16 = 64;
@@ -126,13 +128,17 @@ impl Edge {
         if self.options.kernel_permissions {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
         }
+        if self.options.over_rings {
+            wanted.push(InitFlags::FUSE_OVER_IO_URING);
+        }
         for flag in wanted {
             if config.add_capabilities(flag).is_err() {
                 log::info!("this kernel has no {flag:?}");
             }
         }
         // Both only fail for values out of range, and then keep what was there.
-        if config.set_max_write(REQUEST_BYTES).is_err()
+        let request_bytes = u32::try_from(REQUEST_BYTES).unwrap_or(u32::MAX);
+        if config.set_max_write(request_bytes).is_err()
             || config.set_max_background(BACKGROUND_MAX).is_err()
         {
             log::warn!("the kernel does not take the request size or queue length asked for");

@@ -18,3 +18,5 @@ pub mod server;
 pub mod sys;
 pub mod trace;
 pub mod types;
+pub mod uring;
+pub mod workers;

@@ -29,6 +29,7 @@ use nix::unistd::Pid;
 use crate::mount::check::{self, Source};
 use crate::mount::{Problem, userns};
 use crate::server::record::Recording;
+use crate::server::view::Serving;
 use crate::server::{EXIT_DIRTY, print, say};
 use crate::sys::process::{Forked, fork};
 use link::{Link, ToMain};
@@ -51,8 +52,8 @@ pub struct Plan {
     pub cmd: Vec<OsString>,
     /// What is recorded, and where to.
     pub recording: Recording,
-    /// Request threads.
-    pub threads: usize,
+    /// How requests are received.
+    pub serving: Serving,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<crate::buffer::Options>,
     /// Mount options of the user's.

@@ -86,10 +86,11 @@ impl Server {
         recording: Recording,
     ) -> Result<Server, Problem> {
         sys::share_heaps();
-        let started = record::start(recording, &config)?;
+        let rings = config.serving.transport.rings()?;
+        let started = record::start(recording, &config, rings.is_some())?;
         let hidden = started.id;
         let source = config.source_path.clone();
-        let view = View::start(device, config, Arc::clone(&started.recorder), hidden)?;
+        let view = View::start(device, config, Arc::clone(&started.recorder), hidden, rings)?;
         let (sender, happenings) = channel();
         let server = Server {
             recorder: started.recorder,

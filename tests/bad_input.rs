@@ -200,7 +200,6 @@ fn wrong_usage() {
         (vec!["--cache-size", "4096"], ["out of range", "8KiB"]),
         (vec!["--policy", "sometimes"], ["sometimes", "--policy"]),
         (vec!["--kernel-cache", "read"], ["not available yet", "off"]),
-        (vec!["--transport", "uring"], ["not available yet", "dev"]),
         (vec!["--only-op", "reed"], ["reed", "known are"]),
         (vec!["--only-path", "[a"], ["[a", "glob"]),
         (vec!["--trace-limit=-1"], ["--trace-limit", "-1"]),

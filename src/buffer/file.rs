@@ -12,7 +12,7 @@ use crate::cache::{Attrs, FileCache, Remembered};
 use crate::error::Errno;
 use crate::event::{Cause, Reason};
 use crate::sys::Stat;
-use crate::types::{FileId, Nanos};
+use crate::types::{ByteRange, FileId, Nanos};
 
 /// A file: one for each inode that is open or has something buffered.
 #[derive(Debug)]
@@ -193,6 +193,18 @@ impl File {
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
         self.lock().cache.dirty_bytes()
+    }
+
+    /// Whether anything is dirty. Takes no lock.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Whether all of `range` that the file has can be read from the buffer.
+    #[must_use]
+    pub fn holds(&self, range: ByteRange) -> bool {
+        self.lock().cache.holds(self.buffers.storage(), range)
     }
 
     /// Its logical size, bytes.

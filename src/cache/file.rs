@@ -163,6 +163,28 @@ impl FileCache {
         slots.map(|slot| storage.records.load(slot).since).min()
     }
 
+    /// Whether every byte of `range` that the file has is known here: no read would have to ask SOURCE.
+    #[must_use]
+    pub fn holds<M: Memory>(&self, storage: Storage<'_, M>, range: ByteRange) -> bool {
+        let of_file = ByteRange {
+            start: 0,
+            end: self.size,
+        };
+        let range = range.intersect(of_file);
+        let block_size = storage.memory.block_size();
+        parts(range, block_size).all(|part| {
+            let start = part.index * block_size as u64;
+            let Some(&slot) = self.blocks.get(&part.index) else {
+                return start >= self.source_size;
+            };
+            let block = storage.records.load(slot);
+            let known = (usize::from(block.known.0), usize::from(block.known.1));
+            let (lo, hi) = (part.lo, part.hi);
+            (known.0 <= lo && hi <= known.1)
+                || block.dirty.count(lo, hi, storage.memory, slot) == hi - lo
+        })
+    }
+
     /// How many slots a write of this range takes at most: for blocks that are absent, and for copies of
     /// those under writeback.
     #[must_use]

@@ -21,7 +21,7 @@ use crate::mount::{Detach, Problem, detached, direct, fusermount, holders};
 use crate::server::control::{self, Control};
 use crate::server::record::{Recording, Target};
 use crate::server::supervisor::{self, Charge, Supervisor};
-use crate::server::view::ViewConfig;
+use crate::server::view::{Serving, ViewConfig};
 use crate::server::{Happening, Report, Server, print, say, signals};
 use crate::sys::process::{Forked, exit_now, fork};
 use crate::types::Tid;
@@ -56,7 +56,7 @@ struct Plan {
     point: PathBuf,
     options: MountOptions,
     recording: Recording,
-    threads: usize,
+    serving: Serving,
     buffer: Option<crate::buffer::Options>,
 }
 
@@ -106,7 +106,7 @@ fn prepare(source: &Path, mountpoint: &Path, meant: Meant) -> Result<Plan, Probl
         point,
         options: meant.options,
         recording: meant.recording,
-        threads: meant.threads,
+        serving: meant.serving,
         buffer: meant.buffer,
     })
 }
@@ -269,7 +269,7 @@ impl Served {
             source: OwnedFd::from(plan.source.dir),
             source_path: plan.source.path,
             mountpoint: plan.point,
-            threads: plan.threads,
+            serving: plan.serving,
             access: plan.options.access,
             kernel_permissions: plan.options.default_permissions,
             only_ids: None,

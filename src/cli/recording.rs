@@ -13,6 +13,7 @@ use crate::event::OpKind;
 use crate::fs::Attribution;
 use crate::mount::options::MountOptions;
 use crate::server::record::{Form, Recording, Target};
+use crate::server::view::{self, Serving};
 use crate::trace::{CaptureFilter, PathGlobs};
 use crate::types::{Nanos, Pid};
 
@@ -108,7 +109,7 @@ pub struct RecordArgs {
     /// Request threads [default: number of CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
     threads: Option<u16>,
-    /// How requests arrive
+    /// How requests arrive: by io_uring, by /dev/fuse, or by io_uring where the kernel has it enabled
     #[arg(long, value_enum, default_value = "auto")]
     transport: Transport,
     /// What is found out about each caller: its system call and descriptor too, or only who it is
@@ -168,8 +169,8 @@ pub struct Meant {
     pub recording: Recording,
     /// `-o`
     pub options: MountOptions,
-    /// `--threads`
-    pub threads: usize,
+    /// `--threads` and `--transport`
+    pub serving: Serving,
     /// `--policy` and what goes with it; `None` for `off`.
     pub buffer: Option<buffer::Options>,
 }
@@ -232,7 +233,14 @@ impl RecordArgs {
         Ok(Meant {
             recording,
             options,
-            threads,
+            serving: Serving {
+                threads,
+                transport: match self.transport {
+                    Transport::Auto => view::Transport::Auto,
+                    Transport::Dev => view::Transport::Dev,
+                    Transport::Uring => view::Transport::Uring,
+                },
+            },
             buffer,
         })
     }
@@ -244,9 +252,6 @@ impl RecordArgs {
                         which every call is seen"
                     .to_owned(),
             );
-        }
-        if self.transport == Transport::Uring {
-            return Err("--transport uring is not available yet: use auto or dev".to_owned());
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ pub fn run(args: Args) -> u8 {
         source: args.source,
         cmd: args.cmd,
         recording,
-        threads: meant.threads,
+        serving: meant.serving,
         buffer: meant.buffer,
         options: meant.options,
     })

@@ -65,6 +65,16 @@ impl<T: Send + 'static> Promise<T> {
 }
 
 impl<T> Promise<T> {
+    /// The answer now, as if the time had come: for whoever cannot keep it.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn hurry(self) -> SysResult<T> {
+        let Promise { value, wait, .. } = self;
+        wait.note.finish(&value);
+        value
+    }
+
     pub(super) fn new(value: SysResult<T>, wait: Wait, gate: Arc<Gate>) -> Promise<T> {
         let wait = Box::new(wait);
         Promise { value, wait, gate }

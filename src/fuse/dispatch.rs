@@ -2,22 +2,12 @@
 //! receive the next: then a worker takes over, so that requests that wait for a slow disk never keep
 //! the others from being heard.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::fs::Fs;
-
-/// Workers at most: as many requests may wait for SOURCE, beside the receiving threads, before
-/// others have to queue.
-const WORKERS_MAX: usize = 64;
-/// A worker that has had nothing to do for so long ends.
-const WORKER_IDLE: Duration = Duration::from_secs(10);
-
-type Job = Box<dyn FnOnce(&Fs) + Send>;
+use crate::workers::{Workers, guard};
 
 /// Gives requests to threads.
 pub(super) struct Dispatcher {
@@ -90,91 +80,14 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A panic ends the request, not the thread: the unsent answer is dropped, which fuser turns into
-/// `EIO`.
-fn guard(work: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        log::error!(
-            "a request failed on a bug in iolens and was answered with EIO; the view goes on"
-        );
-    }
-}
-
-#[derive(Default)]
-struct Workers {
-    state: Mutex<State>,
-    work: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    idle: usize,
-    threads: usize,
-}
-
-impl Workers {
-    fn run(self: &Arc<Self>, fs: &Arc<Fs>, job: Job) {
-        let mut state = self.lock();
-        state.queue.push_back(job);
-        if state.idle >= state.queue.len() || state.threads == WORKERS_MAX {
-            drop(state);
-            self.work.notify_one();
-            return;
-        }
-        state.threads += 1;
-        drop(state);
-        let (workers, view) = (Arc::clone(self), Arc::clone(fs));
-        let thread = std::thread::Builder::new().name("iolens-work".to_owned());
-        if let Err(error) = thread.spawn(move || workers.work(&view)) {
-            log::warn!("no further worker thread: {error}");
-            let mut state = self.lock();
-            state.threads -= 1;
-            // Without any worker the job would wait for ever.
-            let stranded = (state.threads == 0)
-                .then(|| state.queue.pop_back())
-                .flatten();
-            drop(state);
-            if let Some(job) = stranded {
-                guard(|| job(fs));
-            }
-        }
-    }
-
-    fn work(&self, fs: &Fs) {
-        let mut state = self.lock();
-        loop {
-            if let Some(job) = state.queue.pop_front() {
-                drop(state);
-                guard(|| job(fs));
-                state = self.lock();
-                continue;
-            }
-            state.idle += 1;
-            let (woken, wait) = self
-                .work
-                .wait_timeout(state, WORKER_IDLE)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            state.idle -= 1;
-            if wait.timed_out() && state.queue.is_empty() {
-                state.threads -= 1;
-                return;
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fs::{Attribution, Options, Owners, Permissions};
     use std::ffi::OsStr;
     use std::sync::mpsc::{channel, sync_channel};
+    use std::sync::{Condvar, Mutex};
+    use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

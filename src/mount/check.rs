@@ -99,7 +99,8 @@ fn explain_mountpoint(path: &Path, error: io::Error) -> Problem {
         Errno::ENOENT => format!("make the directory first: mkdir {shown}"),
         Errno::ENOTDIR => "MOUNTPOINT must be a directory".to_owned(),
         Errno::EACCES => "you must be able to read and enter MOUNTPOINT".to_owned(),
-        Errno::ENOTCONN => return stale(path),
+        // The second one: its connection is just being torn down.
+        Errno::ENOTCONN | Errno::ECONNABORTED => return stale(path),
         _ => return Problem::at("cannot mount on", path, errno),
     };
     Problem::new(format!("cannot mount on {shown}: {errno}; {advice}"))

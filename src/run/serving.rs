@@ -69,7 +69,7 @@ fn start(
         source: OwnedFd::from(source.dir),
         source_path: source.path,
         mountpoint,
-        threads: plan.threads,
+        serving: plan.serving,
         access: if root {
             Access::Everybody
         } else {

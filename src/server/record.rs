@@ -147,7 +147,11 @@ fn layout() -> Layout {
     }
 }
 
-pub(super) fn start(recording: Recording, view: &ViewConfig) -> Result<Started, Problem> {
+pub(super) fn start(
+    recording: Recording,
+    view: &ViewConfig,
+    over_rings: bool,
+) -> Result<Started, Problem> {
     kernel::check(&kernel::release())?;
     let (file, path) = open(&recording.target, recording.form)?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
@@ -160,7 +164,7 @@ pub(super) fn start(recording: Recording, view: &ViewConfig) -> Result<Started, 
             .to_owned(),
     });
     let tally = Tally(recording.table.then(Arc::default));
-    let mut config = Config::new(header(&recording, view), trace::for_file(file));
+    let mut config = Config::new(header(&recording, view, over_rings), trace::for_file(file));
     config.format = tally.wrap(match recording.form {
         Form::Jsonl => trace::jsonl(),
         Form::Text => Text::local().into_formatter(),
@@ -236,7 +240,7 @@ fn duplicate(stream: &impl AsFd) -> Result<File, Problem> {
     })
 }
 
-fn header(recording: &Recording, view: &ViewConfig) -> Header {
+fn header(recording: &Recording, view: &ViewConfig, over_rings: bool) -> Header {
     let release = kernel::release();
     let mut invisible = kernel::invisible(view.kernel_permissions);
     invisible.extend(recording.invisible.iter().cloned());
@@ -249,7 +253,7 @@ fn header(recording: &Recording, view: &ViewConfig) -> Header {
         source: view.source_path.to_string_lossy().into_owned(),
         mountpoint: view.mountpoint.to_string_lossy().into_owned(),
         kernel: release,
-        transport: "dev".to_owned(),
+        transport: if over_rings { "uring" } else { "dev" }.to_owned(),
         kernel_cache: "off".to_owned(),
         block_size: BLOCK_SIZE as u64,
         cmd: recording.cmd.clone(),

@@ -18,6 +18,52 @@ use crate::mount::options::Access;
 use crate::sys::{self, AsCaller};
 use crate::trace::Recorder;
 use crate::types::Tid;
+use crate::uring::{self, Admitted, Rings};
+
+/// How requests are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Threads that receive them from /dev/fuse.
+    pub threads: usize,
+    /// The way that they come.
+    pub transport: Transport,
+}
+
+/// The way that requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// By io_uring where the kernel has it enabled, else from /dev/fuse.
+    Auto,
+    /// From /dev/fuse.
+    Dev,
+    /// By io_uring.
+    Uring,
+}
+
+impl Transport {
+    /// The rings to serve on; `None` for /dev/fuse.
+    pub(super) fn rings(self) -> Result<Option<Rings>, Problem> {
+        let enabled = match self {
+            Transport::Dev => return Ok(None),
+            Transport::Auto if uring::enabled().is_err() => return Ok(None),
+            Transport::Auto | Transport::Uring => uring::enabled(),
+        };
+        enabled.map_err(|why| {
+            Problem::new(format!("--transport uring: {why}; or use --transport dev"))
+        })?;
+        match (Rings::open(fuse::REQUEST_BYTES), self) {
+            (Ok(rings), _) => Ok(Some(rings)),
+            (Err(error), Transport::Auto) => {
+                log::info!("no io_uring ({error}): requests come from /dev/fuse");
+                Ok(None)
+            }
+            (Err(error), _) => Err(Problem::new(format!(
+                "--transport uring: cannot open a ring: {}; or use --transport dev",
+                Errno::from(error)
+            ))),
+        }
+    }
+}
 
 /// What the filesystem needs to know of its mount.
 #[derive(Debug)]
@@ -28,8 +74,8 @@ pub struct ViewConfig {
     pub source_path: PathBuf,
     /// Where it is seen.
     pub mountpoint: PathBuf,
-    /// Request threads.
-    pub threads: usize,
+    /// How requests are received.
+    pub serving: Serving,
     /// Who may ask; `OwnerAndRoot` is the session's to enforce.
     pub access: Access,
     /// The kernel checks permissions before it asks.
@@ -59,17 +105,9 @@ impl View {
         config: ViewConfig,
         recorder: Arc<Recorder>,
         hidden: Option<Hidden>,
+        rings: Option<Rings>,
     ) -> Result<View, Problem> {
-        // A plain user's server cannot act as anybody else, whoever the kernel lets through.
-        let permissions = if config.kernel_permissions && nix::unistd::geteuid().is_root() {
-            // Its memberships are not the callers'. Only root can serve everybody.
-            if let Err(errno) = sys::leave_groups() {
-                log::info!("the server keeps its supplementary groups: {errno}");
-            }
-            Permissions::Kernel
-        } else {
-            Permissions::Source
-        };
+        let permissions = permissions(config.kernel_permissions);
         // Modes arrive as the application gave them, with its umask beside them.
         nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         sys::lift_file_size_limit();
@@ -92,14 +130,25 @@ impl View {
             .and_then(|fs| fs.start_flusher().map(|()| Arc::new(fs)))
             .map_err(|errno| Problem::new(format!("cannot serve SOURCE: {errno}")))?;
         let options = fuse::Options {
-            threads: config.threads,
+            threads: config.serving.threads,
+            over_rings: rings.is_some(),
             kernel_permissions: config.kernel_permissions,
             allowed: match config.access {
                 Access::OwnerAndRoot => Allowed::OwnerAndRoot,
                 Access::Owner | Access::Everybody => Allowed::AsMounted,
             },
         };
+        let admitted = match config.access {
+            Access::OwnerAndRoot => Admitted::UserAndRoot(nix::unistd::geteuid().as_raw()),
+            Access::Owner | Access::Everybody => Admitted::All,
+        };
+        let for_rings = device.try_clone().map_err(explain)?;
         let served = fuse::serve(device, Arc::clone(&fs), options).map_err(explain)?;
+        if let Some(rings) = rings {
+            rings
+                .serve(for_rings, Arc::clone(&fs), admitted)
+                .map_err(explain)?;
+        }
         Ok(View {
             fs,
             session: Mutex::new(Some(served)),
@@ -124,6 +173,19 @@ impl View {
     pub(super) fn left_over(&self) -> Vec<Lost> {
         self.fs.left_over()
     }
+}
+
+/// Who decides what a caller may do.
+fn permissions(by_kernel: bool) -> Permissions {
+    // A plain user's server cannot act as anybody else, whoever the kernel lets through.
+    if !by_kernel || !nix::unistd::geteuid().is_root() {
+        return Permissions::Source;
+    }
+    // Its memberships are not the callers'. Only root can serve everybody.
+    if let Err(errno) = sys::leave_groups() {
+        log::info!("the server keeps its supplementary groups: {errno}");
+    }
+    Permissions::Kernel
 }
 
 /// How many descriptors idle inodes may keep: half, so that open files have the other half. However

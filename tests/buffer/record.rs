@@ -64,6 +64,11 @@ impl Trace {
         })
     }
 
+    /// Whether requests came by io_uring.
+    pub(crate) fn is_over_rings(&self) -> bool {
+        matches!(self.events.first(), Some(Event::Header(header)) if header.transport == "uring")
+    }
+
     /// Writes to SOURCE of the file that was opened by this path.
     pub(crate) fn writebacks(&self, path: &str) -> Vec<&Writeback> {
         let ino = self.ino(path);
