@@ -32,7 +32,7 @@ pub struct Serving {
 /// The way that requests come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// By io_uring where the kernel has it enabled, else from /dev/fuse.
+    /// As is best: from /dev/fuse, so far.
     Auto,
     /// From /dev/fuse.
     Dev,
@@ -43,25 +43,20 @@ pub enum Transport {
 impl Transport {
     /// The rings to serve on; `None` for /dev/fuse.
     pub(super) fn rings(self) -> Result<Option<Rings>, Problem> {
-        let enabled = match self {
-            Transport::Dev => return Ok(None),
-            Transport::Auto if uring::enabled().is_err() => return Ok(None),
-            Transport::Auto | Transport::Uring => uring::enabled(),
-        };
-        enabled.map_err(|why| {
+        // Rings are for who asks for them: writers that are held back by SOURCE itself can still keep others of
+        // their CPU waiting there.
+        if self != Transport::Uring {
+            return Ok(None);
+        }
+        uring::enabled().map_err(|why| {
             Problem::new(format!("--transport uring: {why}; or use --transport dev"))
         })?;
-        match (Rings::open(fuse::REQUEST_BYTES), self) {
-            (Ok(rings), _) => Ok(Some(rings)),
-            (Err(error), Transport::Auto) => {
-                log::info!("no io_uring ({error}): requests come from /dev/fuse");
-                Ok(None)
-            }
-            (Err(error), _) => Err(Problem::new(format!(
+        Rings::open(fuse::REQUEST_BYTES).map(Some).map_err(|error| {
+            Problem::new(format!(
                 "--transport uring: cannot open a ring: {}; or use --transport dev",
                 Errno::from(error)
-            ))),
-        }
+            ))
+        })
     }
 }
 
