@@ -9,3 +9,8 @@ mod seqset;
 pub mod story;
 pub mod summary;
 mod timeline;
+
+/// Adds a figure of a trace, where any number may stand: a sum beyond what a `u64` holds stays the largest.
+fn add(sum: &mut u64, figure: u64) {
+    *sum = sum.saturating_add(figure);
+}

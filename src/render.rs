@@ -3,7 +3,7 @@
 //! Layer: offline; imports the vocabulary, `event` and `analysis`. Pure: it reads no file and asks no
 //! terminal. Whatever the names in a trace contain, what comes out is printable.
 
-pub(crate) mod escape;
+pub mod escape;
 mod grid;
 pub mod report;
 pub mod story;

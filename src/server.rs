@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::buffer::Drained;
 use crate::event::OwnCause;
 use crate::mount::Problem;
+use crate::render::escape::printable;
 use crate::sys;
 use crate::trace::{FooterFacts, Recorder};
 use record::Recording;
@@ -194,10 +195,11 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
 
 /// A line of iolens's own on stderr. A reader that has gone away is not worth dying for.
 pub fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "iolens: {}", text.trim_end());
+    let text = printable(text.trim_end());
+    let _ = writeln!(io::stderr().lock(), "iolens: {text}");
 }
 
-/// Text of several lines, or none, on stderr as it is.
+/// Text of several lines, or none, on stderr as it is: it may have colours, and names in it are escaped.
 pub fn print(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes());

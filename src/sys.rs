@@ -20,7 +20,7 @@ mod xattr;
 
 pub use arena::{Arena, Edit as ArenaEdit, View as ArenaView};
 pub use clock::coarse_time;
-pub use creds::{AsCaller, Switch, leave_groups};
+pub use creds::{AsCaller, Switch, keep_needed_capabilities, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
     SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, read_at, seek_extent, write_at,

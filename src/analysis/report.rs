@@ -24,6 +24,7 @@ pub use latency::Latency;
 pub use open::Open;
 pub use order::Order;
 
+use super::add;
 use super::timeline::{Place, Timeline};
 use crate::event::{Event, Footer, Header, Op, OpKind};
 use crate::types::{Fh, Pid};
@@ -165,7 +166,7 @@ impl Reporter {
         match event {
             Event::Header(header) => self.header = Some((**header).clone()),
             Event::Footer(footer) => self.footer = Some((**footer).clone()),
-            Event::Lost(lost) => self.lost += lost.count,
+            Event::Lost(lost) => add(&mut self.lost, lost.count),
             Event::Op(op) => self.op(op),
             Event::Writeback(done) => {
                 self.durable.wrote_back(done);
@@ -175,9 +176,9 @@ impl Reporter {
                 }
             }
             Event::Discard(gone) => {
-                self.total.cache.discarded += gone.size;
+                add(&mut self.total.cache.discarded, gone.size);
                 if let Some(figures) = self.file(gone.path.path.as_deref()) {
-                    figures.cache.discarded += gone.size;
+                    add(&mut figures.cache.discarded, gone.size);
                 }
             }
             Event::Evict(_) | Event::Resume(_) => {}
@@ -214,7 +215,7 @@ impl Reporter {
     fn count_open(&mut self, op: &Op, call: Option<Call>, moment: Moment) {
         let Some(fh) = op.fh else { return };
         if let Some(open) = self.open.get_mut(&fh) {
-            add(&mut open.figures, op, call);
+            count(&mut open.figures, op, call);
             open.op(op, call.map(|call| call.size), moment);
         }
         if op.op == OpKind::Release
@@ -225,12 +226,12 @@ impl Reporter {
     }
 
     fn count(&mut self, op: &Op, call: Option<Call>) {
-        add(&mut self.total, op, call);
+        count(&mut self.total, op, call);
         if let Some(path) = op.path.as_deref().filter(|_| is_about_a_file(op.op)) {
             match self.files.get_mut(path) {
-                Some(figures) => add(figures, op, call),
+                Some(figures) => count(figures, op, call),
                 None => match group(&mut self.files, path.to_owned()) {
-                    Some(figures) => add(figures, op, call),
+                    Some(figures) => count(figures, op, call),
                     None => self.beyond += 1,
                 },
             }
@@ -241,7 +242,7 @@ impl Reporter {
                     if let Some(now) = op.comm.as_deref().filter(|now| *now != comm) {
                         now.clone_into(comm);
                     }
-                    add(figures, op, call);
+                    count(figures, op, call);
                 }
                 None => self.beyond += 1,
             }
@@ -276,9 +277,9 @@ impl Reporter {
     /// What follows from all events together.
     fn conclude(&mut self) {
         for (path, bytes) in self.durable.never_synced() {
-            self.total.unsynced_bytes += bytes;
+            add(&mut self.total.unsynced_bytes, bytes);
             if let Some(figures) = self.files.get_mut(path) {
-                figures.unsynced_bytes += bytes;
+                add(&mut figures.unsynced_bytes, bytes);
             }
         }
         self.total.conclude();
@@ -298,8 +299,9 @@ impl Reporter {
         self.keep_largest();
         self.conclude();
         let (findings, notes) = self.findings.finish(&self.durable);
-        let used =
-            |figures: &Figures| figures.opens + figures.bytes() > 0 || !figures.errors.is_empty();
+        let used = |figures: &Figures| {
+            figures.opens > 0 || figures.bytes() > 0 || !figures.errors.is_empty()
+        };
         let files = self.files.into_iter().filter(|(_, figures)| used(figures));
         let mut files: Vec<File> = files
             .map(|(path, figures)| File { path, figures })
@@ -324,7 +326,7 @@ impl Reporter {
         Report {
             summary: Summary {
                 cmd: self.header.and_then(|header| header.cmd),
-                elapsed_ns: last - first,
+                elapsed_ns: last.saturating_sub(first),
                 complete: self.footer.is_some(),
                 lost: self
                     .footer
@@ -343,7 +345,7 @@ impl Reporter {
     }
 }
 
-fn add(figures: &mut Figures, op: &Op, call: Option<Call>) {
+fn count(figures: &mut Figures, op: &Op, call: Option<Call>) {
     figures.op(op);
     if let Some(call) = call {
         figures.flow(op.op).call(op, call.size, call.before);

@@ -150,7 +150,11 @@ fn follows(before: &Event, event: &Event) -> bool {
             let same = (a.op, a.fh, a.pid, a.fd, &a.syscall, a.size, &a.errno)
                 == (b.op, b.fh, b.pid, b.fd, &b.syscall, b.size, &b.errno);
             let data = matches!(a.op, OpKind::Read | OpKind::Write);
-            let on = a.offset.zip(a.ret).map(|(offset, ret)| offset + ret) == b.offset;
+            let on = a
+                .offset
+                .zip(a.ret)
+                .map(|(offset, ret)| offset.saturating_add(ret))
+                == b.offset;
             same && a.ret == b.ret && (on || !data) && b.seek_from.is_none()
         }
         (Event::Writeback(a), Event::Writeback(b)) => {

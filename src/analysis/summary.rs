@@ -54,7 +54,7 @@ impl Summary {
     pub fn push(&mut self, event: &Event) {
         match event {
             Event::Op(op) => self.op(op),
-            Event::Lost(lost) => self.lost += lost.count,
+            Event::Lost(lost) => super::add(&mut self.lost, lost.count),
             Event::Footer(footer) => {
                 self.lost = self.lost.max(footer.lost);
                 self.complete = true;
@@ -127,11 +127,11 @@ impl Tally {
             OpKind::Open | OpKind::Create if op.errno.is_none() => self.opens += 1,
             OpKind::Read => {
                 self.reads += 1;
-                self.read_bytes = self.read_bytes.saturating_add(bytes);
+                super::add(&mut self.read_bytes, bytes);
             }
             OpKind::Write => {
                 self.writes += 1;
-                self.write_bytes = self.write_bytes.saturating_add(bytes);
+                super::add(&mut self.write_bytes, bytes);
             }
             OpKind::Fsync => self.fsyncs += 1,
             _ => {}

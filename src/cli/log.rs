@@ -10,6 +10,7 @@ use self::filter::Filter;
 use super::input::{self, Input};
 use super::units::parse_duration;
 use crate::error::Errno;
+use crate::render::escape::printable_line;
 use crate::render::text::Text;
 use crate::trace::reader::{Ending, Item, TraceError};
 
@@ -95,7 +96,7 @@ pub(super) fn fail(err: &mut dyn Write, text: &str) -> u8 {
 
 /// A sentence on stderr. Where even that fails there is nobody to tell.
 fn say(err: &mut dyn Write, text: &str) {
-    writeln!(err, "iolens: {text}").unwrap_or_default();
+    writeln!(err, "iolens: {}", printable_line(text)).unwrap_or_default();
 }
 
 fn run_to(args: &Args, text: Text, mut out: impl Write, err: &mut dyn Write) -> u8 {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{EXIT_FAILED, usage};
 use crate::error::Errno;
 use crate::mount::Problem;
-use crate::render::escape::escape_bytes;
+use crate::render::escape::{escape_bytes, printable};
 use crate::server::rescue::{FORMAT, Line, Stretch};
 use crate::server::{print, say};
 use crate::sys::{self, Access, SyncKind, SysResult};
@@ -119,7 +119,7 @@ fn restore(args: &Args) -> Result<usize, Problem> {
         "{done} of {} bytes, in {} pieces, {verb} in {}\n",
         whole.bytes,
         whole.stretches,
-        source.display()
+        printable(&source.display().to_string())
     ));
     print(&text);
     Ok(failed)
@@ -127,19 +127,38 @@ fn restore(args: &Args) -> Result<usize, Problem> {
 
 type Numbered = (usize, Line);
 
+/// The longest line that is read; iolens writes a quarter of that.
+const LINE_BYTES: u64 = 4 << 20;
+
+/// The lines of a rescue file, none of which takes more memory than one may.
 fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Numbered, Problem>>, Problem> {
     let file = File::open(path).map_err(|error| Problem::at("cannot read", path, error))?;
+    let mut input = BufReader::new(file);
     let shown = path.display().to_string();
-    let lines = BufReader::new(file).lines().enumerate();
-    Ok(lines.map(move |(at, line)| {
-        let line = line.map_err(|error| Problem::new(format!("cannot read {shown}: {error}")))?;
-        let parsed = serde_json::from_str(&line).map_err(|error| {
+    let mut number = 0;
+    let mut bytes = Vec::new();
+    Ok(std::iter::from_fn(move || {
+        bytes.clear();
+        number += 1;
+        let bad = |what: &dyn std::fmt::Display| {
             Problem::new(format!(
-                "{shown} line {}: this is no line of a rescue file ({error})",
-                at + 1
+                "{shown} line {number}: this is no line of a rescue file ({what})"
             ))
-        })?;
-        Ok((at, parsed))
+        };
+        match input
+            .by_ref()
+            .take(LINE_BYTES)
+            .read_until(b'\n', &mut bytes)
+        {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(Problem::at("cannot read", Path::new(&shown), error))),
+        }
+        if bytes.len() as u64 == LINE_BYTES {
+            return Some(Err(bad(&format!("longer than {LINE_BYTES} bytes"))));
+        }
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| bad(&error));
+        Some(parsed.map(|line| (number, line)))
     }))
 }
 

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::inode::{DEPTH_MAX, Inode, lock};
 use crate::event::ByteText;
@@ -71,6 +71,21 @@ impl Links {
     }
 }
 
+impl Drop for Names {
+    /// Inodes above that are held by names below alone go as well, one after the other: if each took its parent
+    /// along, a deep tree would fill the stack.
+    fn drop(&mut self) {
+        let mut last = self.take();
+        while let Some(link) = last.pop() {
+            let place = Arc::into_inner(link).map(|link| link.place.into_inner());
+            let place = place.map(|place| place.unwrap_or_else(PoisonError::into_inner));
+            if let Some(inode) = place.and_then(|place| Arc::into_inner(place.parent)) {
+                last.append(&mut { inode }.names.take());
+            }
+        }
+    }
+}
+
 impl From<Vec<Arc<Link>>> for Links {
     fn from(mut links: Vec<Arc<Link>>) -> Links {
         match links.len() {
@@ -81,6 +96,15 @@ impl From<Vec<Arc<Link>>> for Links {
 }
 
 impl Names {
+    fn take(&mut self) -> Vec<Arc<Link>> {
+        let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::take(links) {
+            Links::None => Vec::new(),
+            Links::One(link) => vec![link],
+            Links::Many(links) => links,
+        }
+    }
+
     /// The names that still exist as far as is known, most recently used first.
     pub fn alive(&self) -> impl Iterator<Item = Arc<Link>> + use<> {
         let links = lock(&self.links).as_slice().to_vec();

@@ -2,7 +2,7 @@
 
 mod figures;
 
-use super::escape::{escape_text, push};
+use super::escape::{escaped, push};
 use super::grid::{Row, grid};
 use super::table::{Layout, Style, bytes, count, time};
 use crate::analysis::report::{Figures, Finding, Flow, Report};
@@ -216,12 +216,6 @@ fn row(name: &str, figures: &Figures) -> Row<7> {
         ],
         failed: errors > 0,
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    escape_text(text, &mut out);
-    out
 }
 
 fn many(count: u64, what: &str) -> String {

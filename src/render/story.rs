@@ -1,6 +1,6 @@
 //! A story in plain words: a sentence for each beat, with the number of its event.
 
-use super::escape::{escape_text, push};
+use super::escape::{escape_text, escaped, push};
 use super::table::{bytes, time};
 use crate::analysis::story::{Beat, Story};
 use crate::event::{CacheDid, Caller, Cause, Discard, Event, Evict, Op, OpKind, Reason, Writeback};
@@ -75,14 +75,17 @@ fn operation(op: &Op, who: &mut String) -> String {
     *who = name;
     let mut text = format!("{subject} {}", deed(op));
     match &op.errno {
-        Some(errno) => push(&mut text, format_args!(", which failed with {errno}")),
+        Some(errno) => push(
+            &mut text,
+            format_args!(", which failed with {}", escaped(errno)),
+        ),
         None => effects(op, &mut text),
     }
     text
 }
 
 fn deed(op: &Op) -> String {
-    let through = match (op.fd, op.syscall.as_deref()) {
+    let through = match (op.fd, op.syscall.as_deref().map(escaped)) {
         (Some(fd), Some(call)) => format!(" through descriptor {fd} ({call})"),
         (Some(fd), None) => format!(" through descriptor {fd}"),
         (None, Some(call)) => format!(" ({call})"),
@@ -112,7 +115,7 @@ fn deed(op: &Op) -> String {
         OpKind::Flush => match op.fd {
             Some(fd) => format!(
                 "closed descriptor {fd} ({})",
-                op.syscall.as_deref().unwrap_or("close")
+                op.syscall.as_deref().map_or("close".into(), escaped)
             ),
             None => format!("closed a descriptor{through}"),
         },
@@ -225,7 +228,8 @@ fn writeback(done: &Writeback) -> String {
     };
     match &done.errno {
         Some(errno) => format!(
-            "iolens could not write {amount} at {at} to the directory ({errno}); they stay in the buffer"
+            "iolens could not write {amount} at {at} to the directory ({}); they stay in the buffer",
+            escaped(errno)
         ),
         None => format!("iolens wrote {amount} at {at} to the directory, {cause}: {writes}"),
     }

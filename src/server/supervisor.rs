@@ -62,7 +62,8 @@ pub fn memory(options: Option<&buffer::Options>) -> Result<Option<Arc<Shared>>, 
 }
 
 impl Supervisor {
-    /// Starts it. The process must have one thread, and signals must have been blocked.
+    /// Starts it. The process must have one thread, and signals must have been blocked. Both processes have only the
+    /// capabilities that they need from then on.
     ///
     /// # Errors
     /// One sentence with the errno.
@@ -73,6 +74,10 @@ impl Supervisor {
                 "cannot start the supervisor of the server: {errno}"
             ))
         };
+        // It is no reason to serve nobody.
+        if let Err(errno) = crate::sys::keep_needed_capabilities() {
+            log::warn!("the server keeps capabilities that it does not need: {errno}");
+        }
         let server = own_pidfd().map_err(failed)?;
         match fork_sharing_descriptors().map_err(failed)? {
             Forked::Child => watch(&server, charge),

@@ -220,6 +220,14 @@ pub(super) fn map(bytes: usize) -> SysResult<NonNull<u8>> {
     if at == libc::MAP_FAILED {
         return Err(Errno::last());
     }
+    // A core dump is for whoever looks for a bug, and what is buffered is none of that one's business.
+    // SAFETY: the mapping was just made; the advice changes nothing of what is in it.
+    if unsafe { libc::madvise(at, bytes, libc::MADV_DONTDUMP) } != 0 {
+        log::info!(
+            "what is buffered may be part of a core dump: {}",
+            Errno::last()
+        );
+    }
     NonNull::new(at.cast()).ok_or(Errno::ENOMEM)
 }
 

@@ -101,6 +101,24 @@ impl Drop for Switch {
     }
 }
 
+/// Gives up, for good, the capabilities that a server never uses, in this thread and what it starts. For a
+/// process with one thread. A process without capabilities is left as it is.
+///
+/// # Errors
+/// Those of capset(2).
+pub fn keep_needed_capabilities() -> SysResult<()> {
+    let held = Capabilities::get()?;
+    if held.is_empty() {
+        return Ok(());
+    }
+    // What a program run by this process could get back: as well as can be, for it takes CAP_SETPCAP.
+    for number in (0..CAP_NUMBERS).filter(|number| !NEEDED.contains(number)) {
+        // SAFETY: plain numbers; a capability that the kernel does not know is EINVAL.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
+    }
+    held.kept(&NEEDED).set()
+}
+
 fn server_ids() -> AsCaller {
     AsCaller {
         uid: nix::unistd::geteuid().as_raw(),
@@ -127,8 +145,43 @@ fn set_fs_gid(gid: u32) {
 }
 
 /// include/uapi/linux/capability.h.
+const CAP_CHOWN: u32 = 0;
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_FOWNER: u32 = 3;
 const CAP_FSETID: u32 = 4;
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+const CAP_LINUX_IMMUTABLE: u32 = 9;
+const CAP_SYS_PTRACE: u32 = 19;
+const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_RESOURCE: u32 = 24;
+const CAP_MKNOD: u32 = 27;
+const CAP_SETFCAP: u32 = 31;
+/// Twice the words of a set, in bits.
+const CAP_NUMBERS: u32 = 64;
+
+/// What a server of root works with, and what for.
+const NEEDED: [u32; 13] = [
+    // To make and change files for whoever the kernel has let through.
+    CAP_CHOWN,
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_FOWNER,
+    CAP_FSETID,
+    CAP_LINUX_IMMUTABLE,
+    CAP_MKNOD,
+    CAP_SETFCAP,
+    // setfsuid(2), setfsgid(2), and leaving the supplementary groups.
+    CAP_SETUID,
+    CAP_SETGID,
+    // `/proc/TID/syscall` of programs of other users.
+    CAP_SYS_PTRACE,
+    // umount(2), and `trusted.*`.
+    CAP_SYS_ADMIN,
+    // Limits, `oom_score_adj`, and what a filesystem keeps in reserve.
+    CAP_SYS_RESOURCE,
+];
 /// `_LINUX_CAPABILITY_VERSION_3`.
 const CAP_VERSION: u32 = 0x2008_0522;
 
@@ -157,6 +210,27 @@ impl Capabilities {
 
     fn without(mut self, capability: u32) -> Capabilities {
         self.0[0][0] &= !(1 << capability);
+        self
+    }
+
+    fn is_empty(self) -> bool {
+        self.0
+            .iter()
+            .all(|[effective, permitted, _]| (effective | permitted) == 0)
+    }
+
+    /// Of these only those, and none to inherit (which empties the ambient set as well).
+    fn kept(mut self, numbers: &[u32]) -> Capabilities {
+        for (word, sets) in self.0.iter_mut().enumerate() {
+            let mask = numbers
+                .iter()
+                .filter(|number| usize::try_from(**number / u32::BITS) == Ok(word))
+                .fold(0, |mask, number| mask | 1 << (number % u32::BITS));
+            let [effective, permitted, inheritable] = sets;
+            *effective &= mask;
+            *permitted &= mask;
+            *inheritable = 0;
+        }
         self
     }
 

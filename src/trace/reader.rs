@@ -272,10 +272,33 @@ impl<R: Read> Iterator for Reader<R> {
 /// One line as an event. Operations, nearly all of a trace, skip serde's tagged enum, which would
 /// first gather the whole line as a tree to find its tag.
 fn parse(line: &[u8]) -> serde_json::Result<Event> {
-    if line.starts_with(OP_PREFIX) {
-        serde_json::from_slice::<Box<Op>>(line).map(Event::Op)
+    let event = if line.starts_with(OP_PREFIX) {
+        Event::Op(serde_json::from_slice::<Box<Op>>(line)?)
     } else {
-        serde_json::from_slice(line)
+        serde_json::from_slice(line)?
+    };
+    match &event {
+        Event::Op(op) => {
+            is_name("errno", op.errno.as_deref())?;
+            is_name("syscall", op.syscall.as_deref())?;
+            op.flags
+                .iter()
+                .try_for_each(|flag| is_name("flags", Some(flag)))?;
+        }
+        Event::Writeback(done) => is_name("errno", done.errno.as_deref())?,
+        _ => {}
+    }
+    Ok(event)
+}
+
+/// What stands for a system call, an error or a flag is its name: whoever prints it need not escape it.
+fn is_name(field: &str, value: Option<&str>) -> serde_json::Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    match value {
+        Some(name) if !name.bytes().all(plain) => Err(serde::de::Error::custom(format_args!(
+            "{field} is no name: {name:?}"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -373,6 +396,9 @@ mod tests {
         lines.insert(1, "{\"kind\":\"op\",\"seq\":}");
         lines.insert(2, "");
         lines.insert(3, "{\"kind\":\"nonsense\"}");
+        let forged = text.lines().nth(1).unwrap();
+        let forged = forged.replace("{\"kind\":\"op\",", "{\"kind\": \"op\",\"errno\":\"E\\n\",");
+        lines.insert(4, &forged);
         lines.push("{}");
         let items = read((lines.join("\n") + "\n").as_bytes());
         let bad: Vec<u64> = items
@@ -382,7 +408,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(bad, [2, 3, 4, 8]);
+        assert_eq!(bad, [2, 3, 4, 5, 9]);
         assert!(matches!(items.last(), Some(Ok(Item::End(Ending::Footer)))));
     }
 

@@ -77,6 +77,7 @@ impl DirtyMap {
             .iter()
             .filter(|(_, piece)| piece.origin.end < time);
         let (&offset, first) = old.next()?;
+        // Pieces do not overlap: all together are no more than a u64 counts.
         let more: u64 = old.map(|(start, piece)| piece.end - start).sum();
         Some((first.end - offset + more, offset, first.origin))
     }

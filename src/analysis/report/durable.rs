@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::analysis::add;
 use crate::event::{Op, OpKind, Writeback};
 use crate::types::{Nanos, Seq};
 
@@ -77,7 +78,7 @@ impl Durability {
             seq: [op.seq; 2],
         };
         let unsynced = file.unsynced.get_or_insert(new);
-        unsynced.bytes += done;
+        add(&mut unsynced.bytes, done);
         unsynced.seq[1] = unsynced.seq[1].max(op.seq);
         if file.path != op.path
             && let Some(path) = op.path.clone().filter(|_| !op.unlinked)

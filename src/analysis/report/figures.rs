@@ -6,6 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::latency::Latency;
+use crate::analysis::add;
 use crate::event::{CacheDid, Op, OpKind, Writeback};
 
 /// Classes of sizes by their lower ends, bytes, with Darshan's names (POSIX_SIZE_READ_0_100 and so on).
@@ -149,23 +150,23 @@ impl Cache {
             CacheDid::Buffered {
                 size, overwrote, ..
             } => {
-                self.buffered += size;
-                self.overwrote += overwrote;
+                add(&mut self.buffered, size);
+                add(&mut self.overwrote, overwrote);
             }
-            CacheDid::WriteThrough { size, .. } => self.write_through += size,
+            CacheDid::WriteThrough { size, .. } => add(&mut self.write_through, size),
             CacheDid::Hit {
                 size,
                 dirty,
                 readahead,
             } => {
-                self.hit += size;
-                self.hit_dirty += dirty;
-                self.hit_readahead += readahead;
+                add(&mut self.hit, size);
+                add(&mut self.hit_dirty, dirty);
+                add(&mut self.hit_readahead, readahead);
             }
-            CacheDid::Miss { size } => self.miss += size,
-            CacheDid::Bypass { size, .. } => self.bypass += size,
-            CacheDid::Readahead { size } => self.readahead += size,
-            CacheDid::Wait { ns, .. } => self.waited_ns += ns,
+            CacheDid::Miss { size } => add(&mut self.miss, size),
+            CacheDid::Bypass { size, .. } => add(&mut self.bypass, size),
+            CacheDid::Readahead { size } => add(&mut self.readahead, size),
+            CacheDid::Wait { ns, .. } => add(&mut self.waited_ns, ns),
             // These have lines of their own.
             CacheDid::Writeback { .. } | CacheDid::Discard { .. } => {}
             CacheDid::Hole { .. } | CacheDid::Invalidate { .. } => {}
@@ -174,9 +175,9 @@ impl Cache {
 
     pub(super) fn wrote_back(&mut self, done: &Writeback) {
         if let Some(bytes) = done.ret {
-            self.written_back += bytes;
+            add(&mut self.written_back, bytes);
             self.writebacks += 1;
-            self.merged += done.writes;
+            add(&mut self.merged, done.writes);
             self.to_writeback.add(done.age_ns);
         }
     }
@@ -187,7 +188,7 @@ impl Cache {
         // Far from the 53 bits that a float is exact for, and a ratio.
         #[allow(clippy::cast_precision_loss)]
         let ratio = |part: u64, whole: u64| part as f64 / whole as f64;
-        let reached = self.written_back + self.write_through;
+        let reached = self.written_back.saturating_add(self.write_through);
         self.write_amplification = (written > 0).then(|| ratio(reached, written));
     }
 }
@@ -255,19 +256,20 @@ impl Figures {
         self.seeks += u64::from(op.seek_from.is_some());
         match op.op {
             OpKind::Read if op.mapped || op.page_cache => self.mapped_reads += 1,
-            OpKind::Read => self.reads.bytes += op.ret.unwrap_or(0),
+            OpKind::Read => add(&mut self.reads.bytes, op.ret.unwrap_or(0)),
             OpKind::Write if op.mapped => {
                 self.mapped_writes += 1;
-                self.mapped_bytes += op.ret.unwrap_or(0);
+                add(&mut self.mapped_bytes, op.ret.unwrap_or(0));
             }
-            OpKind::Write => self.writes.bytes += op.ret.unwrap_or(0),
+            OpKind::Write => add(&mut self.writes.bytes, op.ret.unwrap_or(0)),
             _ => {}
         }
     }
 
     /// What follows from other figures, once these are complete.
     pub(super) fn conclude(&mut self) {
-        self.cache.conclude(self.writes.bytes + self.mapped_bytes);
+        self.cache
+            .conclude(self.writes.bytes.saturating_add(self.mapped_bytes));
     }
 
     /// The flow that a call of the application belongs to.

@@ -37,7 +37,7 @@ fn top_of(class: usize) -> u64 {
         return class;
     }
     let low = (PARTS + part) << (power - 3);
-    low + (1 << (power - 3)) - 1
+    low + ((1 << (power - 3)) - 1)
 }
 
 impl Latency {

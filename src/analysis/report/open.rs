@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::buffers::SizeTally;
 use super::figures::Figures;
+use crate::analysis::add;
 use crate::event::{Op, OpKind};
 use crate::types::{Fh, Ino, Nanos, Seq};
 
@@ -148,7 +149,7 @@ impl Open {
             _ => {}
         }
         match (op.op, op.ret) {
-            (OpKind::Write, Some(done)) => self.unsynced_bytes += done,
+            (OpKind::Write, Some(done)) => add(&mut self.unsynced_bytes, done),
             (OpKind::Fsync, Some(_)) => self.unsynced_bytes = 0,
             _ => {}
         }

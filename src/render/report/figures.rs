@@ -66,27 +66,29 @@ fn sizes(sizes: &Sizes, layout: Layout, out: &mut String) {
     let most = sizes.0.iter().copied().max().unwrap_or(0);
     for (name, count) in sizes.some() {
         let name = name.replace("_PLUS", "+").replace('_', "-");
-        let bar = usize::try_from(count * room / most.max(1)).unwrap_or(0);
+        let bar = usize::try_from(u128::from(count) * u128::from(room) / u128::from(most.max(1)))
+            .unwrap_or(0);
         let bar = "#".repeat(bar.max(1));
         push(out, format_args!("  {name:>9} {count:>10} {bar}\n"));
     }
 }
 
 pub(super) fn cache(cache: &Cache, layout: Layout, out: &mut String) {
-    let read = cache.hit + cache.miss + cache.bypass;
+    let past = cache.miss.saturating_add(cache.bypass);
+    let read = cache.hit.saturating_add(past);
     if read > 0 {
         let share = percent(cache.hit, read);
         let parts = [
             (cache.hit, format!("from the buffer ({share}%)")),
             (cache.hit_dirty, "of it not yet written back".to_owned()),
             (cache.hit_readahead, "of it read ahead".to_owned()),
-            (cache.miss + cache.bypass, "from the directory".to_owned()),
+            (past, "from the directory".to_owned()),
             (cache.readahead, "fetched ahead".to_owned()),
             (cache.readahead_wasted, "of that never read".to_owned()),
         ];
         line("read", &parts, layout, out);
     }
-    if cache.buffered + cache.write_through > 0 {
+    if cache.buffered > 0 || cache.write_through > 0 {
         let parts = [
             (cache.buffered, "into the buffer".to_owned()),
             (

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Evidence, Finding};
+use crate::analysis::add;
 use crate::analysis::report::durable::Durability;
 use crate::analysis::report::open::Moment;
 use crate::event::{Op, OpKind};
@@ -150,7 +151,7 @@ impl Files {
         let Some(used) = self.used(op, path) else {
             return;
         };
-        used.read_bytes += done;
+        add(&mut used.read_bytes, done);
         used.starts += u64::from(op.offset == Some(0) && done > 0);
         used.size = used.size.max(op.file_size.unwrap_or(0));
         match &mut used.reads {

@@ -98,7 +98,7 @@ fn sync_after_little(open: &Open) -> Option<Finding> {
 
 fn read_what_it_wrote(open: &Open) -> Option<Finding> {
     let (again, written) = (open.figures.cache.hit_dirty, open.figures.writes.bytes);
-    if again < NOTABLE_BYTES || written == 0 || again * 2 < written {
+    if again < NOTABLE_BYTES || written == 0 || again < written / 2 {
         return None;
     }
     let what = format!("{again} of the bytes it read it had just written itself");
@@ -110,7 +110,7 @@ fn read_what_it_wrote(open: &Open) -> Option<Finding> {
 
 fn overwritten_at_once(open: &Open) -> Option<Finding> {
     let cache = &open.figures.cache;
-    if cache.overwrote < NOTABLE_BYTES || cache.overwrote * 2 < cache.buffered {
+    if cache.overwrote < NOTABLE_BYTES || cache.overwrote < cache.buffered / 2 {
         return None;
     }
     let (again, all) = (cache.overwrote, cache.buffered);
