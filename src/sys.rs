@@ -9,6 +9,7 @@ mod clock;
 mod creds;
 mod dirents;
 mod io;
+mod pages;
 mod path;
 mod proc;
 pub mod process;
@@ -25,6 +26,7 @@ pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
     SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, read_at, seek_extent, write_at,
 };
+pub use pages::Pages;
 pub use path::{
     Access, Stat, TimeSet, access, chmod, chown, is_overlay, link_fd, make_dir, make_node,
     make_symlink, open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size,

@@ -30,10 +30,13 @@ use queue::Queue;
 /// Where the kernel says whether it serves rings, and where root may allow it.
 pub const SWITCH: &str = "/sys/module/fuse/parameters/enable_uring";
 
-/// Entries of a queue: requests of the callers on one CPU that may be under way. Each has a payload of a whole
-/// request, whose pages are provided as they are used; the kernel takes the entry that was free last first
-/// (fs/fuse/dev_uring.c), so that few of them are.
-const ENTRIES: usize = 64;
+/// Entries of all queues together: requests that may be under way. Each has a payload of a whole request, whose pages are
+/// provided as they are used; the kernel takes the entry that was free last first (fs/fuse/dev_uring.c), so that few of
+/// them are.
+const ENTRIES: usize = 4096;
+/// Of those, for the callers on one CPU. There are no more: an entry that is registered later takes no request that waits for one
+/// already.
+const ENTRIES_OF_ONE: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// Who may ask, beside what the kernel lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +99,11 @@ impl Rings {
     /// # Errors
     /// Those of io_uring_setup(2).
     pub fn open(request_bytes: usize) -> io::Result<Rings> {
-        let queues = (0..possible_cpus()?).map(|cpu| {
-            let entries = if is_online(cpu) { ENTRIES } else { 1 };
+        let cpus = possible_cpus()?;
+        let (least, most) = (*ENTRIES_OF_ONE.start(), *ENTRIES_OF_ONE.end());
+        let each = (ENTRIES / usize::from(cpus)).clamp(least, most);
+        let queues = (0..cpus).map(|cpu| {
+            let entries = if is_online(cpu) { each } else { 1 };
             Queue::open(cpu, entries, request_bytes)
         });
         queues.collect::<io::Result<_>>().map(Rings)

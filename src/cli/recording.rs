@@ -109,7 +109,7 @@ pub struct RecordArgs {
     /// Request threads [default: number of CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=THREADS_MAX))]
     threads: Option<u16>,
-    /// How requests arrive: by /dev/fuse (auto too, so far), or by io_uring where root has enabled it
+    /// How requests arrive: by /dev/fuse, or by io_uring; auto takes io_uring where root has enabled it
     #[arg(long, value_enum, default_value = "auto")]
     transport: Transport,
     /// What is found out about each caller: its system call and descriptor too, or only who it is

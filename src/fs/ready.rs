@@ -8,7 +8,7 @@ use crate::types::{ByteRange, Fh};
 impl Fs {
     /// Whether all of a read is in the buffer.
     #[must_use]
-    pub fn has_to_read(&self, fh: Fh, offset: u64, len: u64) -> bool {
+    pub fn has_buffered(&self, fh: Fh, offset: u64, len: u64) -> bool {
         let Ok(handle) = self.handle(fh) else {
             return true;
         };

@@ -32,7 +32,7 @@ pub struct Serving {
 /// The way that requests come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// As is best: from /dev/fuse, so far.
+    /// By io_uring where the kernel has it enabled, else from /dev/fuse.
     Auto,
     /// From /dev/fuse.
     Dev,
@@ -43,20 +43,23 @@ pub enum Transport {
 impl Transport {
     /// The rings to serve on; `None` for /dev/fuse.
     pub(super) fn rings(self) -> Result<Option<Rings>, Problem> {
-        // Rings are for who asks for them: writers that are held back by SOURCE itself can still keep others of
-        // their CPU waiting there.
-        if self != Transport::Uring {
+        if self == Transport::Dev {
             return Ok(None);
         }
-        uring::enabled().map_err(|why| {
-            Problem::new(format!("--transport uring: {why}; or use --transport dev"))
-        })?;
-        Rings::open(fuse::REQUEST_BYTES).map(Some).map_err(|error| {
-            Problem::new(format!(
-                "--transport uring: cannot open a ring: {}; or use --transport dev",
-                Errno::from(error)
-            ))
-        })
+        let opened = uring::enabled().and_then(|()| {
+            Rings::open(fuse::REQUEST_BYTES)
+                .map_err(|error| format!("cannot open a ring: {}", Errno::from(error)))
+        });
+        match opened {
+            Ok(rings) => Ok(Some(rings)),
+            Err(why) if self == Transport::Auto => {
+                log::debug!("requests come from /dev/fuse: {why}");
+                Ok(None)
+            }
+            Err(why) => Err(Problem::new(format!(
+                "--transport uring: {why}; or use --transport dev"
+            ))),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::error::Errno;
 use crate::fs::Call;
-use crate::sys::SysResult;
+use crate::sys::{Pages, SysResult};
 use crate::types::{NodeId, Tid};
 
 /// Bytes of `struct fuse_uring_req_header`.
@@ -15,12 +15,14 @@ const HEADER: usize = 288;
 const OP_IN: usize = 128;
 /// Where `struct fuse_uring_ent_in_out` is.
 const RING: usize = 256;
+/// Payload of an answer that is delayed: there may be as many as entries.
+const KEPT: usize = 16 << 10;
 
 /// The memory of an entry. Where it lies never changes: the kernel knows it.
 #[derive(Debug)]
 pub(super) struct Entry {
     header: Box<[u8; HEADER]>,
-    payload: Box<[u8]>,
+    payload: Pages,
 }
 
 /// What every request says.
@@ -64,11 +66,21 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Entry {
-    pub(super) fn new(payload: usize) -> Entry {
-        Entry {
+    /// One with room for so many bytes of payload.
+    ///
+    /// # Errors
+    /// `ENOMEM`
+    pub(super) fn new(payload: usize) -> SysResult<Entry> {
+        Ok(Entry {
             header: Box::new([0; HEADER]),
-            // Zeroed pages that the system provides when they are used.
-            payload: vec![0; payload].into_boxed_slice(),
+            payload: Pages::new(payload)?,
+        })
+    }
+
+    /// Gives back the memory of a large payload that nobody needs any more.
+    pub(super) fn forget_input(&mut self) {
+        if self.input().len() > KEPT {
+            self.payload.clear();
         }
     }
 
@@ -154,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_request_is_read_and_its_answer_put_where_the_kernel_looks() {
-        let mut entry = Entry::new(8192);
+        let mut entry = Entry::new(8192).unwrap();
         let fields = [(4, 15u32), (24, 1000), (28, 100), (32, 4711)];
         for (at, value) in fields {
             entry.header[at..at + 4].copy_from_slice(&value.to_ne_bytes());

@@ -24,15 +24,28 @@ pub(super) enum Done {
     Later(Promise<usize>),
 }
 
-/// Whether a request may wait for SOURCE's disk, or for as long as that is full of work.
-pub(super) fn may_wait(fs: &Fs, request: &Request, entry: &Entry) -> bool {
+/// What a request waits for, as far as can be told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Nothing but memory.
+    Memory,
+    /// What SOURCE's filesystem knows of names and attributes: at once, unless it is slow.
+    Names,
+    /// SOURCE's disk, or other programs, for who knows how long.
+    Long,
+}
+
+/// What this request waits for.
+pub(super) fn work(fs: &Fs, request: &Request, entry: &Entry) -> Work {
     let args = entry.args();
     let fh = Fh(args.u64(0));
-    match request.opcode {
-        op::READ => !fs.has_to_read(fh, args.u64(8), args.u32(16).into()),
+    let long = match request.opcode {
+        op::READ => !fs.has_buffered(fh, args.u64(8), args.u32(16).into()),
         op::WRITE => !fs.takes_to_buffer(fh, args.i32(32)),
         op::FLUSH => fs.has_dirty(fh),
-        op::SETATTR => args.u32(0) & valid::SIZE != 0,
+        op::RELEASE | op::RELEASEDIR => false,
+        op::SETATTR if args.u32(0) & valid::SIZE != 0 => true,
+        op::OPEN if args.i32(0) & libc::O_TRUNC != 0 => true,
         op::FSYNC
         | op::FSYNCDIR
         | op::FALLOCATE
@@ -42,9 +55,9 @@ pub(super) fn may_wait(fs: &Fs, request: &Request, entry: &Entry) -> bool {
         | op::RENAME
         | op::RENAME2
         | op::IOCTL => true,
-        op::OPEN => args.i32(0) & libc::O_TRUNC != 0,
-        _ => false,
-    }
+        _ => return Work::Names,
+    };
+    if long { Work::Long } else { Work::Memory }
 }
 
 /// Whether a request goes on with what was opened before.

@@ -1,12 +1,14 @@
 //! One queue: a ring, its entries, and the thread that serves the callers of one CPU.
 //!
-//! The thread never waits but for the ring, because the kernel hands requests to it alone: what may wait is
-//! given to a worker together with its entry, and comes back through [`Returned`].
+//! The thread waits for the ring and for little else, because the kernel hands requests to it alone: what may take long is
+//! given to a worker together with its entry, and comes back through [`Returned`]. What asks SOURCE for names and attributes
+//! it does itself, for as long as SOURCE is quick at it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, cqueue, opcode, types};
@@ -14,9 +16,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Service;
 use super::entry::{Entry, Request};
-use super::operations::{self, Done};
+use super::operations::{self, Done, Work};
 use crate::error::Errno;
-use crate::fs::Fs;
+use crate::fs::{Fs, Promise};
 
 /// `FUSE_IO_URING_CMD_REGISTER`: here is an entry, put a request in when there is one.
 const REGISTER: u32 = 1;
@@ -25,6 +27,11 @@ const COMMIT_AND_FETCH: u32 = 2;
 
 /// What a completion is of: an entry by its index, or this: somebody has given entries back.
 const GIVEN_BACK: u64 = u64::MAX;
+
+/// A filesystem that takes so long for a name waits for a disk or for another machine.
+const SLOW: Duration = Duration::from_millis(1);
+/// So many requests for names and attributes are given to workers then, before it is tried again.
+const SLOW_FOR: u32 = 256;
 
 /// A ring that is open and has no entry registered yet.
 pub(super) struct Queue {
@@ -39,6 +46,8 @@ pub(super) struct Queue {
     away: usize,
     /// Entries that the kernel still serves.
     alive: usize,
+    /// Requests for names that are yet to be given away, because SOURCE was slow.
+    slow: u32,
 }
 
 /// Where entries with answers come back to the thread of their queue.
@@ -55,6 +64,27 @@ impl Returned {
         drop(entries);
         // It only counts, so it does not fail; a thread that is gone does not want to know.
         let _ = self.event.write(1);
+    }
+
+    /// Gives the entry back with what a write is promised, when it is time; with the last entry it is at once.
+    fn when_kept(
+        self: &Arc<Self>,
+        promise: Promise<usize>,
+        last: bool,
+        request: Request,
+        index: usize,
+        mut entry: Entry,
+    ) {
+        let returned = Arc::clone(self);
+        let answer = move |written| {
+            operations::answer_written(&request, &mut entry, written);
+            returned.give(index, entry);
+        };
+        if last {
+            answer(promise.hurry());
+        } else {
+            promise.then(answer);
+        }
     }
 
     fn take(&self) -> Vec<(usize, Entry)> {
@@ -83,7 +113,10 @@ impl Queue {
         Ok(Queue {
             ring,
             cpu,
-            here: (0..entries).map(|_| Some(Entry::new(payload))).collect(),
+            here: (0..entries)
+                .map(|_| Entry::new(payload).map(Some))
+                .collect::<Result<_, _>>()
+                .map_err(|errno| io::Error::from_raw_os_error(errno.raw()))?,
             returned: Arc::new(Returned {
                 entries: Mutex::default(),
                 event,
@@ -91,6 +124,7 @@ impl Queue {
             count: Box::default(),
             away: 0,
             alive: 0,
+            slow: 0,
         })
     }
 
@@ -206,26 +240,38 @@ impl Queue {
             entry.answer(request.unique, Err(Errno::EACCES));
             return self.commit(device, index, entry);
         }
-        // The last entry is for the next request.
-        let last = self.away + 1 >= self.here.len();
-        if !last && operations::may_wait(&service.fs, &request, &entry) {
-            self.away += 1;
+        let work = operations::work(&service.fs, &request, &entry);
+        if self.is_long(work) {
             return self.give_away(service, index, request, entry);
         }
-        match perform(&service.fs, &request, &mut entry) {
+        let begun = (work == Work::Names).then(Instant::now);
+        let done = perform(&service.fs, &request, &mut entry);
+        if begun.is_some_and(|begun| begun.elapsed() > SLOW) {
+            self.slow = SLOW_FOR;
+        }
+        match done {
             Done::Answered => self.commit(device, index, entry),
-            Done::Later(promise) if last => {
-                operations::answer_written(&request, &mut entry, promise.hurry());
-                self.commit(device, index, entry);
-            }
             Done::Later(promise) => {
+                let last = self.is_last();
                 self.away += 1;
-                let returned = Arc::clone(&self.returned);
-                promise.then(move |written| {
-                    operations::answer_written(&request, &mut entry, written);
-                    returned.give(index, entry);
-                });
+                entry.forget_input();
+                self.returned
+                    .when_kept(promise, last, request, index, entry);
             }
+        }
+    }
+
+    /// Whether others would have to wait too long for this.
+    fn is_long(&mut self, work: Work) -> bool {
+        match work {
+            // With many writers held back, the next one may not even find room in the buffer.
+            Work::Memory => self.away > self.here.len() / 2,
+            Work::Names if self.slow > 0 => {
+                self.slow -= 1;
+                true
+            }
+            Work::Names => false,
+            Work::Long => true,
         }
     }
 
@@ -235,16 +281,22 @@ impl Queue {
         self.push(device, index, COMMIT_AND_FETCH, commit_id, None);
     }
 
-    fn give_away(&self, service: &Arc<Service>, index: usize, request: Request, entry: Entry) {
+    /// Whether the next request of this CPU has no entry but the one at hand.
+    fn is_last(&self) -> bool {
+        self.away + 1 >= self.here.len()
+    }
+
+    fn give_away(&mut self, service: &Service, index: usize, request: Request, entry: Entry) {
         let returned = Arc::clone(&self.returned);
+        let last = self.is_last();
+        self.away += 1;
         let job = move |fs: &Fs| {
             let mut entry = entry;
             match perform(fs, &request, &mut entry) {
                 Done::Answered => returned.give(index, entry),
-                Done::Later(promise) => promise.then(move |written| {
-                    operations::answer_written(&request, &mut entry, written);
-                    returned.give(index, entry);
-                }),
+                Done::Later(promise) => {
+                    returned.when_kept(promise, last, request, index, entry);
+                }
             }
         };
         service.workers.run(&service.fs, Box::new(job));

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use iolens::event::{CacheDid, Op, OpKind, Reason};
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 use crate::held::Held;
 use crate::maps::Map;
+use crate::record::Trace;
 use crate::support::wait_until;
 use crate::view::{View, on, pattern};
 
@@ -36,9 +39,9 @@ const FEW: &[&str] = &[
 const WRITERS: usize = 200;
 const WRITE: usize = 4096;
 
-/// Answers that the queue of one CPU delays at most, over io_uring: all its entries but one (`ENTRIES` in `uring.rs`). Who
-/// comes then is answered at once.
-const QUEUE: usize = 63;
+/// More than the entries of one CPU's queue, over io_uring (`ENTRIES_OF_ONE` in `uring.rs`): of those who are on this CPU alone
+/// the last ones are not delayed.
+const MORE_WRITERS: usize = 1100;
 
 /// Rounds of everything that others do.
 const ROUNDS: usize = 20;
@@ -68,11 +71,11 @@ fn use_others(v: &View, round: usize) {
 }
 
 /// Files that are open, one for each writer, and one that SOURCE does not take while the result lives.
-fn prepare(v: &View) -> (Vec<File>, File, Held) {
+fn prepare(v: &View, writers: usize) -> (Vec<File>, File, Held) {
     v.given("other", b"not written");
     v.given("large", &pattern(ROUNDS << 16, 1));
     v.given("held", b"");
-    let files = (0..WRITERS).map(|i| v.create(&format!("f{i}"))).collect();
+    let files = (0..writers).map(|i| v.create(&format!("f{i}"))).collect();
     let held = Held::new(&v.below("held"));
     (files, v.open("held", libc::O_RDWR), held)
 }
@@ -116,11 +119,19 @@ fn waited(op: &Op) -> bool {
     op.cache.iter().any(wait)
 }
 
-#[test]
-fn delayed_answers_hold_no_thread_that_others_need() {
+/// Keeps this thread on the first CPU.
+fn stay_on_one_cpu() {
+    let mut set = CpuSet::new();
+    set.set(0).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+}
+
+/// Has so many writers wait, each thread of whom `begins` so, and others use the view meanwhile. Tells how many answers were delayed,
+/// how many were not, and the trace.
+fn delay(writers: usize, begins: fn()) -> (usize, usize, Trace) {
     let early = AtomicUsize::new(0);
     let trace = on(FEW, |v| {
-        let (files, first, held) = prepare(v);
+        let (files, first, held) = prepare(v, writers);
         let answered = AtomicUsize::new(0);
         thread::scope(|scope| {
             // More than half of the limit: the writeback thread begins with this file, and stays there.
@@ -130,6 +141,7 @@ fn delayed_answers_hold_no_thread_that_others_need() {
             // Beyond the limit: from here on every write has to wait.
             let (first, answered) = (&first, &answered);
             scope.spawn(move || {
+                begins();
                 first
                     .write_all_at(&pattern(600 << 10, 3), 600 << 10)
                     .unwrap();
@@ -140,12 +152,14 @@ fn delayed_answers_hold_no_thread_that_others_need() {
             });
             for (i, file) in files.iter().enumerate() {
                 scope.spawn(move || {
+                    begins();
                     file.write_all_at(&pattern(WRITE, i as u64), 0).unwrap();
                     answered.fetch_add(1, Ordering::SeqCst);
                 });
             }
             let look = || {
-                for i in 0..WRITERS {
+                begins();
+                for i in 0..writers {
                     let name = format!("f{i}");
                     wait_until("a write to be buffered", || {
                         v.stat(&name).len() == WRITE as u64
@@ -164,15 +178,30 @@ fn delayed_answers_hold_no_thread_that_others_need() {
     let (delayed, early) = (delayed.count(), early.into_inner());
     assert_eq!(
         delayed + early,
-        1 + WRITERS,
+        1 + writers,
         "answered early are those that were not delayed"
     );
+    assert!(trace.all_writebacks().all(|w| !w.conflict));
+    (delayed, early, trace)
+}
+
+#[test]
+fn delayed_answers_hold_no_thread_that_others_need() {
+    let (_, early, _) = delay(WRITERS, || {});
+    assert_eq!(early, 0, "writes were not delayed");
+}
+
+#[test]
+fn more_delayed_answers_than_a_cpu_has_entries_leave_one_for_others() {
+    let (delayed, early, trace) = delay(MORE_WRITERS, stay_on_one_cpu);
     if trace.is_over_rings() {
-        assert!(delayed >= QUEUE, "{delayed} were delayed");
+        assert!(
+            delayed >= 255 && early > 0,
+            "{delayed} delayed, {early} not"
+        );
     } else {
         assert_eq!(early, 0, "writes were not delayed");
     }
-    assert!(trace.all_writebacks().all(|w| !w.conflict));
 }
 
 /// Pages that a mapping has changed, no two of them neighbours: so many requests, in the background. The kernel
@@ -200,7 +229,7 @@ fn delayed_pages_of_a_mapping_do_not_keep_page_faults_of_other_files_waiting() {
         for page in 0..PAGES {
             map.set(page * 2 * WRITE, b"x");
         }
-        let (_files, first, held) = prepare(v);
+        let (_files, first, held) = prepare(v, WRITERS);
         let waiting = connections(v).join("waiting");
         let requests = || -> usize {
             let count = fs::read_to_string(&waiting).unwrap();
