@@ -33,6 +33,7 @@ mod xattr;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub use answer::{Answer, Promise};
 pub use attrs::{Attr, NewAttrs};
@@ -94,6 +95,18 @@ pub struct Hidden {
     pub name: OsString,
 }
 
+/// What the kernel may keep of file data in its page cache. What it answers from there is not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelCache {
+    /// Nothing but the pages of mappings: every call is seen.
+    #[default]
+    Off,
+    /// What was read; each open begins anew (close-to-open). Writes are seen one by one.
+    Read,
+    /// What was written as well, until the kernel writes it back.
+    WriteBack,
+}
+
 /// What a view is like.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -111,6 +124,8 @@ pub struct Options {
     pub attribution: Attribution,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
+    /// What the kernel may keep in memory.
+    pub kernel_cache: KernelCache,
     /// The buffer's memory, where somebody is to find it when this process is gone; made for `buffer`.
     pub shared: Option<Arc<Shared>>,
 }
@@ -161,6 +176,24 @@ impl Fs {
             proc_fds: sys::open_proc_fds()?,
             options,
         })
+    }
+
+    /// What the kernel may keep in memory.
+    #[must_use]
+    pub fn kernel_cache(&self) -> KernelCache {
+        self.options.kernel_cache
+    }
+
+    /// How long the kernel may keep attributes that it asked for by themselves. A name is asked for every time, and brings new ones.
+    #[must_use]
+    pub fn attr_lifetime(&self) -> Duration {
+        match self.options.kernel_cache {
+            // SOURCE may change behind the view.
+            KernelCache::Off => Duration::ZERO,
+            // With new attributes the kernel asks for capabilities again, at the next write (fs/fuse/inode.c
+            // fuse_change_attributes_common()), and its write-back cache asks for attributes at each write.
+            KernelCache::Read | KernelCache::WriteBack => Duration::from_secs(1),
+        }
     }
 
     /// The kernel gives back `count` lookups of an inode.

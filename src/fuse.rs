@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 
 use fuser::{Config, InitFlags, Session, SessionACL};
 
-use crate::fs::Fs;
+use crate::fs::{Fs, KernelCache};
 use dispatch::Dispatcher;
 
 /// How to serve a view.
@@ -127,6 +127,17 @@ impl Edge {
         let mut wanted = WANTED.to_vec();
         if self.options.kernel_permissions {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
+        }
+        let kernel_cache = self.dispatcher.fs().kernel_cache();
+        if kernel_cache != KernelCache::Off {
+            // Otherwise the kernel asks for `security.capability` before each write, and writes page by page.
+            wanted.extend([
+                InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+                InitFlags::FUSE_BIG_WRITES,
+            ]);
+        }
+        if kernel_cache == KernelCache::WriteBack {
+            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
         }
         if self.options.over_rings {
             wanted.push(InitFlags::FUSE_OVER_IO_URING);

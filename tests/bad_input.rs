@@ -199,7 +199,10 @@ fn wrong_usage() {
         (vec!["--threads", "0"], ["--threads", "0"]),
         (vec!["--cache-size", "4096"], ["out of range", "8KiB"]),
         (vec!["--policy", "sometimes"], ["sometimes", "--policy"]),
-        (vec!["--kernel-cache", "read"], ["not available yet", "off"]),
+        (
+            vec!["--kernel-cache", "all"],
+            ["invalid value", "write-back"],
+        ),
         (vec!["--only-op", "reed"], ["reed", "known are"]),
         (vec!["--only-path", "[a"], ["[a", "glob"]),
         (vec!["--trace-limit=-1"], ["--trace-limit", "-1"]),

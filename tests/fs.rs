@@ -8,8 +8,8 @@ use std::path::Path;
 
 use iolens::error::Errno;
 use iolens::fs::{
-    Attribution, Call, Fs, Listing, NewEntry, Options, Owners, Permissions, ReadFrom, ReadHow,
-    WriteFrom, WriteHow,
+    Attribution, Call, Fs, KernelCache, Listing, NewEntry, Options, Owners, Permissions, ReadFrom,
+    ReadHow, WriteFrom, WriteHow,
 };
 use iolens::sys::open_path;
 use iolens::types::{NodeId, Tid};
@@ -23,6 +23,7 @@ fn view(dir: &Path, descriptors: usize) -> Fs {
         quiet: Vec::new(),
         attribution: Attribution::Process,
         buffer: None,
+        kernel_cache: KernelCache::Off,
         shared: None,
     };
     Fs::new(open_path(dir.as_os_str()).unwrap(), None, options).unwrap()

@@ -27,6 +27,8 @@ pub enum Asked {
         from: From,
         /// Wherever the file ends, not where the call says (O_APPEND).
         appends: bool,
+        /// Through the kernel's page cache, which ends a request where a page ends.
+        by_pages: bool,
     },
     /// To copy from this open file to another.
     Copy,
@@ -96,6 +98,8 @@ pub struct Open {
 /// fs.fuse.max_pages_limit), each for one byte at least: a request of fewer bytes was the call's last, also if the
 /// application asked for more (`EFAULT` further on).
 const PART_MIN: u64 = 256;
+/// A page of the page cache: the smallest that there are.
+const PAGE: u64 = 4096;
 
 impl Caller {
     /// What the thread was seen doing tells of the request `seq`, which asked for `asked` and of which
@@ -117,45 +121,26 @@ impl Caller {
                 Doing::Fault => return fault(asked),
             },
         };
-        let step = |open, offset, len, from, appends| Step {
-            open,
-            offset,
-            len,
-            from,
-            appends,
-            seq,
-            done,
-            pid,
-        };
-        match (asked, open) {
-            (Asked::Read { offset, len, from }, Some(open)) => {
-                let step = step(open, offset, len, from, false);
-                self.transfer(call, call.reads(), seen.amount, step)
-            }
-            (
-                Asked::Write {
-                    offset,
-                    len,
-                    from,
-                    appends,
-                },
-                Some(open),
-            ) => {
-                let step = step(open, offset, len, from, appends);
-                self.transfer(call, call.writes(), seen.amount, step)
-            }
-            (Asked::Flush, _) if call.may_close() => Found {
+        if let Some(step) = open.and_then(|open| Step::of(asked, open, (seq, done), pid)) {
+            let transfer = match asked {
+                Asked::Write { .. } => call.writes(),
+                _ => call.reads(),
+            };
+            return self.transfer(call, transfer, seen.amount, step);
+        }
+        match asked {
+            Asked::Flush if call.may_close() => Found {
                 fd: call.closes(),
                 ..named(call.name())
             },
-            (Asked::Flush, _) => Found::default(),
-            (Asked::Copy, _) => copy(call),
-            (Asked::Descriptor, _) => Found {
+            Asked::Flush => Found::default(),
+            Asked::Copy => copy(call),
+            Asked::Descriptor => Found {
                 // A write through O_SYNC is one more request, to sync.
                 fd: call.about().or_else(|| call.writes().map(|write| write.fd)),
                 ..named(call.name())
             },
-            (Asked::Path | Asked::Read { .. } | Asked::Write { .. }, _) => named(call.name()),
+            Asked::Path | Asked::Read { .. } | Asked::Write { .. } => named(call.name()),
         }
     }
 
@@ -233,7 +218,7 @@ impl Caller {
             (None, None) => return (Some(step.seq), None),
         };
         let left = left.saturating_sub(step.len);
-        if left > 0 && step.len >= PART_MIN && step.done == Some(step.len) {
+        if left > 0 && step.may_be_a_part() && step.done == Some(step.len) {
             state.last = Some(Part {
                 call,
                 doing,
@@ -254,12 +239,45 @@ struct Step {
     len: u64,
     from: From,
     appends: bool,
+    by_pages: bool,
     seq: Seq,
     done: Option<u64>,
     pid: Pid,
 }
 
 impl Step {
+    /// What was asked for, if that transfers data.
+    fn of(asked: Asked, open: Open, (seq, done): (Seq, Option<u64>), pid: Pid) -> Option<Step> {
+        let (offset, len, from, appends, by_pages) = match asked {
+            Asked::Read { offset, len, from } => (offset, len, from, false, false),
+            Asked::Write {
+                offset,
+                len,
+                from,
+                appends,
+                by_pages,
+            } => (offset, len, from, appends, by_pages),
+            Asked::Copy | Asked::Descriptor | Asked::Flush | Asked::Path => return None,
+        };
+        Some(Step {
+            open,
+            offset,
+            len,
+            from,
+            appends,
+            by_pages,
+            seq,
+            done,
+            pid,
+        })
+    }
+
+    /// Whether the kernel ends a request here, with more to come.
+    fn may_be_a_part(&self) -> bool {
+        let end = self.offset.saturating_add(self.len);
+        self.len >= PART_MIN || (self.by_pages && end.is_multiple_of(PAGE))
+    }
+
     /// Whether it may be a part of the call.
     fn is_within(&self, transfer: Transfer, amount: Option<u64>) -> bool {
         let Some(amount) = amount else {
@@ -360,6 +378,7 @@ mod tests {
             len: 4,
             from: From::Call,
             appends,
+            by_pages: false,
         }
     }
 

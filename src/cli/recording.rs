@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::units::{parse_duration, parse_size};
 use crate::buffer;
 use crate::event::OpKind;
-use crate::fs::Attribution;
+use crate::fs::{self, Attribution};
 use crate::mount::options::MountOptions;
 use crate::server::record::{Form, Recording, Target};
 use crate::server::view::{self, Serving};
@@ -190,7 +190,6 @@ impl RecordArgs {
     /// # Errors
     /// One sentence for a usage error.
     pub fn meant(self, table: Table) -> Result<Meant, String> {
-        self.refuse_what_is_not_there()?;
         let buffer = self.buffer()?;
         let options = MountOptions::parse(&self.options).map_err(|problem| problem.to_string())?;
         let threads = match self.threads {
@@ -235,6 +234,11 @@ impl RecordArgs {
             options,
             serving: Serving {
                 threads,
+                kernel_cache: match self.kernel_cache {
+                    KernelCache::Off => fs::KernelCache::Off,
+                    KernelCache::Read => fs::KernelCache::Read,
+                    KernelCache::WriteBack => fs::KernelCache::WriteBack,
+                },
                 transport: match self.transport {
                     Transport::Auto => view::Transport::Auto,
                     Transport::Dev => view::Transport::Dev,
@@ -243,17 +247,6 @@ impl RecordArgs {
             },
             buffer,
         })
-    }
-
-    fn refuse_what_is_not_there(&self) -> Result<(), String> {
-        if self.kernel_cache != KernelCache::Off {
-            return Err(
-                "--kernel-cache read and write-back are not available yet: only off is, with \
-                        which every call is seen"
-                    .to_owned(),
-            );
-        }
-        Ok(())
     }
 
     fn buffer(&self) -> Result<Option<buffer::Options>, String> {

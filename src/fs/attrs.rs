@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::handle::Handle;
 use super::inode::Inode;
-use super::observe::{Note, On};
-use super::{Call, Fs, Owners};
+use super::observe::{Note, On, Watch};
+use super::{Call, Fs, KernelCache, Owners};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
 use crate::error::Errno;
@@ -76,7 +76,14 @@ impl Fs {
         let inode = self.inode(node)?;
         let handle = fh.map(|fh| self.handle(fh)).transpose()?;
         let on = handle.as_ref().map_or(On::Inode(&inode), On::Handle);
-        self.observer.op(OpKind::Setattr, call, on, |note| {
+        // With its own write-back cache the kernel sends the time of the last write when a file is closed, which may be in
+        // execve(2), of a descriptor that it closes (fs/fuse/inode.c fuse_write_inode()).
+        let watch = match self.options.kernel_cache {
+            KernelCache::WriteBack => Watch::Aside,
+            KernelCache::Off | KernelCache::Read => Watch::Here,
+        };
+        let kind = OpKind::Setattr;
+        self.observer.op_watched(kind, call, on, watch, |note| {
             note_set(note, &new, None);
             let mut did = Did::new();
             self.set_metadata(&inode, &new, &mut did)?;

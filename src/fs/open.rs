@@ -10,7 +10,7 @@ use super::handle::{Handle, Opened};
 use super::inode::Inode;
 use super::namespace::{NewEntry, mode_of};
 use super::observe::{Note, On};
-use super::{Call, Fs, Permissions};
+use super::{Call, Fs, KernelCache, Permissions};
 use crate::buffer::{Did, File, OnClose};
 use crate::error::Errno;
 use crate::event::{OpKind, Reason, open_flag_names};
@@ -86,12 +86,22 @@ impl Fs {
                 Errno::ENXIO
             });
         }
-        let open = |flags| {
+        let open = |flags: i32| {
             if flags & libc::O_TRUNC == 0 {
                 self.reopen(inode, flags)
             } else {
                 self.as_unprivileged(call, || self.reopen(inode, flags))
             }
+        };
+        let flags = match flags & libc::O_ACCMODE {
+            // To write back a page of which a part was written, the kernel reads the rest by the same handle.
+            libc::O_WRONLY if self.options.kernel_cache == KernelCache::WriteBack => {
+                match open(flags & !libc::O_ACCMODE | libc::O_RDWR) {
+                    Err(Errno::EACCES) => flags,
+                    other => return other,
+                }
+            }
+            _ => flags,
         };
         match open(flags) {
             // Only the owner may ask for it; the kernel has let the caller.

@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::data::note_size;
 use super::handle::Handle;
 use super::observe::{Note, On, Watch};
-use super::{Call, Fs};
+use super::{Call, Fs, KernelCache};
 use crate::buffer::{Did, File, Gate, Place, Privileges, Put};
 use crate::caller::{Asked, From};
 use crate::event::{CacheDid, OpKind, Reason, write_flag_names};
@@ -23,7 +23,8 @@ pub enum WriteFrom {
     Call,
     /// A caller whose write clears set-id bits (FUSE_WRITE_KILL_SUIDGID).
     CallClearingSetId,
-    /// The kernel writes a page back that a mapping had changed (FUSE_WRITE_CACHE).
+    /// The kernel writes a page back that a mapping had changed, or with its own write-back cache anybody
+    /// (FUSE_WRITE_CACHE).
     Mapping,
 }
 
@@ -67,21 +68,18 @@ impl Fs {
         };
         let went = Cell::new(Went::Past);
         let work = |note: &mut Note| {
-            note.set(|op| {
-                op.offset = Some(offset);
-                op.size = Some(data.len() as u64);
-                op.flags = write_flag_names(how.flags);
-                op.mapped = how.from == WriteFrom::Mapping;
-            });
+            self.note_write(note, offset, data, how);
             let len = data.len() as u64;
             note.asks(Asked::Write {
                 offset,
                 len,
                 from,
                 appends: how.flags & libc::O_APPEND != 0,
+                by_pages: self.options.kernel_cache != KernelCache::Off,
             });
             // A page goes where it belongs, however its file is open.
             let place = match how.from {
+                WriteFrom::Mapping if self.kernel_writes_back() => Place::At(offset),
                 WriteFrom::Mapping => Place::Within(offset),
                 _ if how.flags & libc::O_APPEND != 0 => Place::End,
                 _ => Place::At(offset),
@@ -107,6 +105,22 @@ impl Fs {
             .op_that_may_wait(OpKind::Write, call, on, watch, work, || {
                 self.waits(went.get(), how.from)
             })
+    }
+
+    fn note_write(&self, note: &mut Note, offset: u64, data: &[u8], how: WriteHow) {
+        note.set(|op| {
+            op.offset = Some(offset);
+            op.size = Some(data.len() as u64);
+            op.flags = write_flag_names(how.flags);
+            let page = how.from == WriteFrom::Mapping;
+            op.mapped = page && !self.kernel_writes_back();
+            op.page_cache = page && self.kernel_writes_back();
+        });
+    }
+
+    /// Whether pages come from the kernel that write(2) has changed, and so may make a file longer.
+    fn kernel_writes_back(&self) -> bool {
+        self.options.kernel_cache == KernelCache::WriteBack
     }
 
     /// Where a writer has to wait now: one that has put something into the buffer. Not for the pages of a mapping:
@@ -183,7 +197,7 @@ impl Fs {
         let beyond = !buffer.may_reach(end, || handle.size_limit());
         Ok(match how.flags {
             // A page of a mapping is the kernel's to write, however the file was opened.
-            _ if how.from == WriteFrom::Mapping => None,
+            _ if how.from == WriteFrom::Mapping => beyond.then_some(Reason::SizeLimit),
             flags if flags & libc::O_DIRECT != 0 => Some(Reason::ODirect),
             flags if flags & libc::O_SYNC != 0 => Some(Reason::OSync),
             _ if beyond => Some(Reason::SizeLimit),

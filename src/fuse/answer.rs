@@ -9,7 +9,7 @@ use fuser::{
 use nix::sys::statvfs::Statvfs;
 
 use super::convert::{TTL, entry_attr, entry_type, errno, generation, plain_attr};
-use crate::fs::Attr;
+use crate::fs::{Attr, Fs};
 use crate::sys::SysResult;
 
 pub(super) fn answer_entry(reply: ReplyEntry, result: SysResult<Attr>) {
@@ -19,9 +19,9 @@ pub(super) fn answer_entry(reply: ReplyEntry, result: SysResult<Attr>) {
     }
 }
 
-pub(super) fn answer_attr(reply: ReplyAttr, result: SysResult<Attr>) {
+pub(super) fn answer_attr(fs: &Fs, reply: ReplyAttr, result: SysResult<Attr>) {
     match result {
-        Ok(attr) => reply.attr(&TTL, &plain_attr(&attr)),
+        Ok(attr) => reply.attr(&fs.attr_lifetime(), &plain_attr(&attr)),
         Err(error) => reply.error(errno(error)),
     }
 }

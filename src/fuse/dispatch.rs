@@ -83,7 +83,7 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{Attribution, Options, Owners, Permissions};
+    use crate::fs::{Attribution, KernelCache, Options, Owners, Permissions};
     use std::ffi::OsStr;
     use std::sync::mpsc::{channel, sync_channel};
     use std::sync::{Condvar, Mutex};
@@ -100,6 +100,7 @@ mod tests {
             quiet: Vec::new(),
             attribution: Attribution::Full,
             buffer: None,
+            kernel_cache: KernelCache::Off,
             shared: None,
         };
         let root = crate::sys::open_path(OsStr::new("/")).unwrap();

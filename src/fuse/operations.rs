@@ -22,7 +22,9 @@ use super::answer::{
 };
 use super::convert::{TTL, call, entry_attr, entry_type, errno, generation, node, time_set};
 use crate::error::Errno;
-use crate::fs::{Listing, NewAttrs, NewEntry, ReadFrom, ReadHow, WriteFrom, WriteHow};
+use crate::fs::{
+    Fs, KernelCache, Listing, NewAttrs, NewEntry, ReadFrom, ReadHow, WriteFrom, WriteHow,
+};
 use crate::sys::SyncKind;
 use crate::types::Fh;
 
@@ -99,7 +101,7 @@ impl Filesystem for Edge {
             |fs, call| answer_entry(reply, fs.lookup(&call, node(parent), &name));
 
         getattr(ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) []
-            |fs, call| answer_attr(reply, fs.getattr(&call, node(ino)));
+            |fs, call| answer_attr(fs, reply, fs.getattr(&call, node(ino)));
 
         setattr(ino: INodeNo, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>, size: Option<u64>,
                 atime: Option<TimeOrNow>, mtime: Option<TimeOrNow>, ctime: Option<SystemTime>,
@@ -107,7 +109,7 @@ impl Filesystem for Edge {
                 chgtime: Option<SystemTime>, bkuptime: Option<SystemTime>,
                 bsd_flags: Option<BsdFileFlags>, reply: ReplyAttr)
             [new = NewAttrs { mode, uid, gid, size, atime: time_set(atime), mtime: time_set(mtime) }]
-            |fs, call| answer_attr(reply, fs.setattr(&call, node(ino), handle.map(fh), new));
+            |fs, call| answer_attr(fs, reply, fs.setattr(&call, node(ino), handle.map(fh), new));
 
         readlink(ino: INodeNo, reply: ReplyData) []
             |fs, call| answer_bytes(reply, fs.readlink(&call, node(ino)).map(OsStringExt::into_vec));
@@ -144,7 +146,7 @@ impl Filesystem for Edge {
 
         open(ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) []
             |fs, call| match fs.open(&call, node(ino), flags.0) {
-                Ok(fh) => reply.opened(FileHandle(fh.0), OPENED),
+                Ok(fh) => reply.opened(FileHandle(fh.0), opened(fs)),
                 Err(error) => reply.error(errno(error)),
             };
 
@@ -153,7 +155,7 @@ impl Filesystem for Edge {
             |fs, call| match fs.create(&call, node(parent), &name, flags, new) {
                 Ok((attr, fh)) => {
                     let (entry, handle) = (entry_attr(&attr), FileHandle(fh.0));
-                    reply.created(&TTL, &entry, generation(&attr), handle, OPENED);
+                    reply.created(&TTL, &entry, generation(&attr), handle, opened(fs));
                 }
                 Err(error) => reply.error(errno(error)),
             };
@@ -285,6 +287,14 @@ impl Filesystem for Edge {
                 Ok(record) => reply.ioctl(0, &record[..usize_of(room).min(record.len())]),
                 Err(error) => reply.error(errno(error)),
             };
+    }
+}
+
+/// How the kernel treats what was opened.
+fn opened(fs: &Fs) -> FopenFlags {
+    match fs.kernel_cache() {
+        KernelCache::Off => OPENED,
+        KernelCache::Read | KernelCache::WriteBack => FopenFlags::empty(),
     }
 }
 

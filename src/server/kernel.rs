@@ -3,6 +3,7 @@
 //!
 //! Layer: edge (`server`).
 
+use crate::fs::KernelCache;
 use crate::mount::Problem;
 
 /// The oldest kernel: faccessat2(2) and utimensat(2) with `AT_EMPTY_PATH` came with Linux 5.8.
@@ -38,6 +39,13 @@ const ALWAYS_INVISIBLE: &[&str] = &[
 /// What no request tells where the kernel checks permissions.
 const DENIALS: &str =
     "denials of permission: the kernel decides them before it asks (default_permissions)";
+
+/// What no request tells with `--kernel-cache read` and `write-back`.
+const READS: &str = "reads that the kernel answers from its page cache, read(2) itself, and how much it asked for: the reads that \
+                     fill the cache are marked page_cache";
+/// What no request tells with `--kernel-cache write-back`.
+const WRITES: &str = "write(2) itself, by whom, how much at a time and when: the kernel's writes of what has changed are marked \
+                      page_cache; file sizes and times are the kernel's until then";
 
 /// Major and minor number of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,13 +94,19 @@ pub(super) fn limits(release: &str) -> Vec<String> {
 }
 
 /// What no request tells, each one sentence.
-pub(super) fn invisible(kernel_permissions: bool) -> Vec<String> {
+pub(super) fn invisible(kernel_permissions: bool, cache: KernelCache) -> Vec<String> {
     let mut all: Vec<String> = ALWAYS_INVISIBLE
         .iter()
         .map(|&what| what.to_owned())
         .collect();
     if kernel_permissions {
         all.push(DENIALS.to_owned());
+    }
+    if cache != KernelCache::Off {
+        all.push(READS.to_owned());
+    }
+    if cache == KernelCache::WriteBack {
+        all.push(WRITES.to_owned());
     }
     all
 }

@@ -16,7 +16,7 @@ use crate::analysis::summary::Summary as Account;
 use crate::buffer::{self, BLOCK_SIZE, OnClose, Policy};
 use crate::error::Errno;
 use crate::event::{Event, Header, SCHEMA_VERSION};
-use crate::fs::{Attribution, Hidden};
+use crate::fs::{Attribution, Hidden, KernelCache};
 use crate::mount::Problem;
 use crate::render::report;
 use crate::render::table::{self, Layout, Style};
@@ -242,7 +242,7 @@ fn duplicate(stream: &impl AsFd) -> Result<File, Problem> {
 
 fn header(recording: &Recording, view: &ViewConfig, over_rings: bool) -> Header {
     let release = kernel::release();
-    let mut invisible = kernel::invisible(view.kernel_permissions);
+    let mut invisible = kernel::invisible(view.kernel_permissions, view.serving.kernel_cache);
     invisible.extend(recording.invisible.iter().cloned());
     let mut limits = kernel::limits(&release);
     limits.extend(recording.limits.iter().cloned());
@@ -254,7 +254,12 @@ fn header(recording: &Recording, view: &ViewConfig, over_rings: bool) -> Header 
         mountpoint: view.mountpoint.to_string_lossy().into_owned(),
         kernel: release,
         transport: if over_rings { "uring" } else { "dev" }.to_owned(),
-        kernel_cache: "off".to_owned(),
+        kernel_cache: match view.serving.kernel_cache {
+            KernelCache::Off => "off",
+            KernelCache::Read => "read",
+            KernelCache::WriteBack => "write-back",
+        }
+        .to_owned(),
         block_size: BLOCK_SIZE as u64,
         cmd: recording.cmd.clone(),
         attribution,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::buffer::{self, Drained, Lost, Shared};
 use crate::error::Errno;
 use crate::event::OwnCause;
-use crate::fs::{self, Attribution, Fs, Hidden, Owners, Permissions};
+use crate::fs::{self, Attribution, Fs, Hidden, KernelCache, Owners, Permissions};
 use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
 use crate::mount::options::Access;
@@ -27,6 +27,8 @@ pub struct Serving {
     pub threads: usize,
     /// The way that they come.
     pub transport: Transport,
+    /// What the kernel may keep in memory, so that no request comes.
+    pub kernel_cache: KernelCache,
 }
 
 /// The way that requests come.
@@ -122,6 +124,7 @@ impl View {
                 dirty_files: dirty_files(descriptors),
                 ..options
             }),
+            kernel_cache: config.serving.kernel_cache,
             shared: config.shared,
         };
         let fs = Fs::new(config.source, Some(recorder), options)

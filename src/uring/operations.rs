@@ -11,7 +11,8 @@ use super::wire::{
 };
 use crate::error::Errno;
 use crate::fs::{
-    Answer, Attr, Fs, Listing, NewAttrs, NewEntry, Promise, ReadFrom, ReadHow, WriteFrom, WriteHow,
+    Answer, Attr, Fs, KernelCache, Listing, NewAttrs, NewEntry, Promise, ReadFrom, ReadHow,
+    WriteFrom, WriteHow,
 };
 use crate::sys::{SyncKind, SysResult, TimeSet};
 use crate::types::{Fh, NodeId};
@@ -191,7 +192,7 @@ fn opened(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
     let (args, call) = (entry.args(), &request.call);
     let flags = args.i32(0);
     let (attr, fh, open_flags) = match request.opcode {
-        op::OPEN => (None, fs.open(call, request.node, flags)?, OPENED),
+        op::OPEN => (None, fs.open(call, request.node, flags)?, open_flags(fs)),
         op::OPENDIR => (None, fs.opendir(call, request.node, flags)?, 0),
         _ => {
             let (bytes, _) = split_name(entry.input())?;
@@ -200,7 +201,7 @@ fn opened(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
                 umask: args.u32(8),
             };
             let (attr, fh) = fs.create(call, request.node, name(bytes), flags, new)?;
-            (Some(attr), fh, OPENED)
+            (Some(attr), fh, open_flags(fs))
         }
     };
     let mut out = Out::new(entry.output());
@@ -208,6 +209,14 @@ fn opened(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
         out.entry_out(&attr);
     }
     Ok(out.u64(fh.0).u32(open_flags).u32(0).len())
+}
+
+/// How the kernel treats what was opened.
+fn open_flags(fs: &Fs) -> u32 {
+    match fs.kernel_cache() {
+        KernelCache::Off => OPENED,
+        KernelCache::Read | KernelCache::WriteBack => 0,
+    }
 }
 
 fn attributes(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
@@ -222,7 +231,7 @@ fn attributes(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize>
     let mut out = Out::new(entry.output());
     Ok(match request.opcode {
         op::STATX => out.statx_out(&attr).len(),
-        _ => out.attr_out(&attr).len(),
+        _ => out.attr_out(&attr, fs.attr_lifetime()).len(),
     })
 }
 

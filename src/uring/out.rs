@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use nix::sys::statvfs::Statvfs;
 
@@ -68,13 +69,15 @@ impl<'a> Out<'a> {
         self.u32(0)
     }
 
-    /// `struct fuse_attr_out`. It is not to be kept: SOURCE may change behind the view.
-    pub(super) fn attr_out(&mut self, attr: &Attr) -> &mut Self {
-        self.u64(0).u32(0).u32(0);
+    /// `struct fuse_attr_out`, to be kept for so long.
+    pub(super) fn attr_out(&mut self, attr: &Attr, lifetime: Duration) -> &mut Self {
+        self.u64(lifetime.as_secs())
+            .u32(lifetime.subsec_nanos())
+            .u32(0);
         self.attr(attr.ino.0, &attr.stat)
     }
 
-    /// `struct fuse_entry_out`, not to be kept either.
+    /// `struct fuse_entry_out`, not to be kept: SOURCE may change behind the view.
     pub(super) fn entry_out(&mut self, attr: &Attr) -> &mut Self {
         self.u64(attr.node.0).u64(attr.generation);
         self.u64(0).u64(0).u32(0).u32(0);
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(
             size(
                 &|out| {
-                    out.attr_out(&attr);
+                    out.attr_out(&attr, Duration::ZERO);
                 },
                 &mut memory
             ),
@@ -224,7 +227,7 @@ mod tests {
         );
         // Seconds before 1970.
         let mut out = Out::new(&mut memory);
-        out.attr_out(&attr);
+        out.attr_out(&attr, Duration::ZERO);
         assert_eq!(memory[16 + 24..16 + 32], (-1i64).to_ne_bytes());
     }
 

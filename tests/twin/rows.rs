@@ -8,6 +8,8 @@ pub(crate) type Row = &'static str;
 const MATRIX: &[Row] = &[
     DEFAULT,
     "--policy off",
+    KERNEL_READS,
+    "--kernel-cache read --policy off",
     "--policy write-through --cache-size 1MiB",
     "--policy write-through --cache-size 256MiB",
     TIGHT,
@@ -22,8 +24,10 @@ const MATRIX: &[Row] = &[
 pub(crate) const DEFAULT: Row = "";
 /// The flusher and eviction are at work all the time.
 const TIGHT: Row = "--policy write-back --cache-size 1MiB --dirty-age 1ms";
+/// The kernel's page cache answers reads.
+const KERNEL_READS: Row = "--kernel-cache read";
 /// Those that are furthest from each other.
-const USUAL: &[Row] = &[DEFAULT, "--policy off", TIGHT];
+const USUAL: &[Row] = &[DEFAULT, "--policy off", TIGHT, KERNEL_READS];
 
 /// The rows that shall run, and whether somebody has asked for them. `IOLENS_TWIN_ROWS` is `all`, or the
 /// options of one row, or a part that several have in common, or options of no row, which make one.
@@ -55,6 +59,7 @@ fn rows_are_asked_for_by_a_part_of_their_options() {
     assert_eq!(matching("all"), MATRIX);
     assert_eq!(matching(""), [DEFAULT]);
     assert_eq!(matching("write-through").len(), 2);
+    assert_eq!(matching("--kernel-cache").len(), 2);
     assert_eq!(matching(TIGHT), [TIGHT]);
     assert_eq!(matching("--cache-size 8KiB"), ["--cache-size 8KiB"]);
     assert!(USUAL.iter().all(|row| MATRIX.contains(row)));

@@ -91,7 +91,11 @@ impl Walk {
         } else {
             String::new()
         };
-        let data = fs::read(path).unwrap();
+        let data = match fs::read(path) {
+            Ok(data) => data,
+            // A size that is there and that nobody can hold.
+            Err(e) => return self.lines.push(format!("{name}: read: {e}")),
+        };
         self.lines
             .push(format!("{name} holds {}{holes}", short(&data)));
     }
