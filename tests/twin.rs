@@ -86,8 +86,14 @@ const EXEMPT: &[(OpKind, &str)] = &[
         OpKind::Poll,
         "answered by the kernel: regular files are always ready",
     ),
-    (OpKind::Tmpfile, "fuser 0.18 does not know FUSE_TMPFILE"),
-    (OpKind::Statx, "fuser 0.18 does not know FUSE_STATX"),
+    (
+        OpKind::Tmpfile,
+        "fuser 0.18 does not know FUSE_TMPFILE; over io_uring: tests/rings.rs",
+    ),
+    (
+        OpKind::Statx,
+        "fuser 0.18 does not know FUSE_STATX; over io_uring: tests/rings.rs",
+    ),
     (
         OpKind::Syncfs,
         "the kernel sends FUSE_SYNCFS to virtiofs and fuseblk only",
@@ -100,7 +106,7 @@ const ALLOWED: &[(&str, &str, &str, &str)] = &[
         "a nameless file has no place in FUSE 7.36",
         "open . 0o20200002 0o600 = a descriptor",
         "open . 0o20200002 0o600 = EOPNOTSUPP",
-        "O_TMPFILE is FUSE_TMPFILE, which fuser 0.18 does not know",
+        "O_TMPFILE is FUSE_TMPFILE, which fuser 0.18 does not know; over io_uring there is no difference",
     ),
     (
         "fallocate knows the same modes",

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::inode::{DEPTH_MAX, Inode, lock};
 use crate::event::ByteText;
+use crate::types::NodeId;
 
 /// Names remembered for one inode; of a file with more hard links the oldest are forgotten.
 const NAMES_MAX: usize = 16;
@@ -150,6 +151,11 @@ impl Names {
         link
     }
 
+    /// A file that had no name may have one now (link(2)): paths that are kept are not true any more.
+    pub fn linked(&self) {
+        CHANGES.fetch_add(1, Ordering::Release);
+    }
+
     /// The same for a directory, which has only one name: any other is history.
     pub fn note_only(&self, parent: &Arc<Inode>, name: &OsStr) -> Arc<Link> {
         let link = self.note(parent, name);
@@ -227,7 +233,9 @@ impl PathCache {
 pub fn path_of(inode: &Arc<Inode>) -> (OsString, bool) {
     match inode.names.latest() {
         Some(link) => path_through(&link),
-        None => (OsString::from("."), false),
+        None if inode.node == NodeId::ROOT => (OsString::from("."), false),
+        // Made with O_TMPFILE; the kernel calls it so as well, /proc/PID/fd shows.
+        None => (OsString::from(format!("#{}", inode.ino().0)), true),
     }
 }
 

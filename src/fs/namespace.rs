@@ -193,6 +193,7 @@ impl Fs {
                 }
                 // Answered like a lookup, and counted as one.
                 let found = self.find(&dir, name, &mut did);
+                inode.names.linked();
                 note.did(did);
                 found.map(|(_, attr)| attr)
             })

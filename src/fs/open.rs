@@ -229,6 +229,46 @@ impl Fs {
         Ok((inode, attr, file))
     }
 
+    /// open(2) with `O_TMPFILE`: makes a file without a name in the directory `parent`. With `O_EXCL` it gets none later.
+    ///
+    /// # Errors
+    /// Those of the call; `EOPNOTSUPP` where SOURCE's filesystem has no such files.
+    pub fn tmpfile(
+        &self,
+        call: &Call,
+        parent: NodeId,
+        flags: i32,
+        new: NewEntry,
+    ) -> SysResult<(Attr, Fh)> {
+        let dir = self.inode(parent)?;
+        self.observer
+            .op(OpKind::Tmpfile, call, On::Inode(&dir), |note| {
+                note.set(|op| {
+                    op.flags = open_flag_names(flags);
+                    op.mode = Some(new.mode & 0o7777);
+                });
+                let dir_fd = self.fd(&dir)?;
+                let mode = mode_of(dir_fd.as_fd(), new) & 0o7777;
+                let caller = self.act_as(call)?;
+                let below = flags & !NOT_BELOW | flags & libc::O_EXCL;
+                let access = Access::Nameless(mode);
+                let file = sys::open_below(dir_fd.as_fd(), OsStr::new("."), below, access)?;
+                drop(caller);
+                let fd = sys::reopen(self.proc_fds.as_fd(), file.as_fd(), libc::O_PATH)?;
+                let stat = sys::stat(fd.as_fd())?;
+                let inode = self.inodes.remember(fd, &stat);
+                let fd = self.fd(&inode)?;
+                let attr = self.shown_attr(&inode, fd.as_fd(), stat);
+                let opened = self.opened_file(call, Arc::clone(&inode), (file, flags), note);
+                let handle = opened.inspect_err(|_| self.forget(inode.node, 1))?;
+                note.set(|op| {
+                    op.fh = Some(handle.fh);
+                    op.ino = Some(attr.ino);
+                });
+                Ok((attr, handle.fh))
+            })
+    }
+
     /// The last descriptor of an open file is gone.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub enum Access {
     Existing,
     /// Make it with this mode (`O_CREAT | O_EXCL`).
     New(u32),
+    /// Make one without a name, in this directory, with this mode (`O_TMPFILE`).
+    Nameless(u32),
 }
 
 const EMPTY: &CStr = c"";
@@ -86,6 +88,7 @@ pub fn open_below(
     let (more, mode) = match access {
         Access::Existing => (0, 0),
         Access::New(mode) => (libc::O_CREAT | libc::O_EXCL, mode),
+        Access::Nameless(mode) => (libc::O_TMPFILE, mode),
     };
     open_raw(
         dir.as_raw_fd(),

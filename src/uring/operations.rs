@@ -108,7 +108,7 @@ fn answer(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
         op::FLUSH | op::RELEASE | op::FSYNC | op::RELEASEDIR | op::FSYNCDIR | op::FALLOCATE => {
             of_handle(fs, request, entry).map(|()| 0)
         }
-        op::OPEN | op::OPENDIR | op::CREATE => opened(fs, request, entry),
+        op::OPEN | op::OPENDIR | op::CREATE | op::TMPFILE => opened(fs, request, entry),
         op::GETATTR | op::STATX | op::SETATTR => attributes(fs, request, entry),
         op::LOOKUP | op::MKNOD | op::MKDIR | op::SYMLINK | op::LINK => named(fs, request, entry),
         op::UNLINK | op::RMDIR | op::RENAME | op::RENAME2 => {
@@ -200,7 +200,11 @@ fn opened(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
                 mode: args.u32(4),
                 umask: args.u32(8),
             };
-            let (attr, fh) = fs.create(call, request.node, name(bytes), flags, new)?;
+            let (attr, fh) = match request.opcode {
+                // The name is the kernel's own, for itself.
+                op::TMPFILE => fs.tmpfile(call, request.node, flags, new)?,
+                _ => fs.create(call, request.node, name(bytes), flags, new)?,
+            };
             (Some(attr), fh, open_flags(fs))
         }
     };

@@ -36,6 +36,7 @@ pub(super) mod op {
     pub(in crate::uring) const RENAME2: u32 = 45;
     pub(in crate::uring) const LSEEK: u32 = 46;
     pub(in crate::uring) const COPY_FILE_RANGE: u32 = 47;
+    pub(in crate::uring) const TMPFILE: u32 = 51;
     pub(in crate::uring) const STATX: u32 = 52;
     pub(in crate::uring) const COPY_FILE_RANGE_64: u32 = 53;
 }
