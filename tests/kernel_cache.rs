@@ -260,3 +260,30 @@ fn set_id_bits_go_with_what_others_write_and_nobody_asks_for_capabilities_each_t
         assert!(asked <= 2, "{mode}: {asked} getxattr");
     }
 }
+
+/// While it closes descriptors in execve(2) a process holds a lock that whoever reads its `/proc/TID/syscall` waits for, and the
+/// kernel sends what its own cache holds of these files, and their times.
+#[test]
+fn descriptors_that_execve_closes_hold_nobody_up() {
+    const PROGRAM: &str = r#"
+import os
+for n in range(200):
+    pid = os.fork()
+    if pid == 0:
+        for k in range(3):
+            fd = os.open(f"f{n % 7}-{k}", os.O_WRONLY | os.O_CREAT, 0o644)
+            os.write(fd, b"x" * (100 + n))
+        os.execv("/bin/true", ["true"])
+    assert os.waitpid(pid, 0)[1] == 0
+"#;
+    for mode in MODES {
+        let scratch = mounted(mode, &[]);
+        let mut command = Command::new("python3");
+        command.args(["-c", PROGRAM]).current_dir(&scratch.view);
+        let done = Running::start(&mut command).finish();
+        assert_eq!(done.code, 0, "{mode}: {}", done.stderr);
+        end(&scratch);
+        let last = fs::read(scratch.source.join("f3-0")).unwrap();
+        assert_eq!(last.len(), 100 + 199, "{mode}");
+    }
+}

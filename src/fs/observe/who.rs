@@ -149,7 +149,7 @@ impl Who {
             // Whether a read for the page cache is a page fault is always told.
             _ if attribution == Attribution::Full || kind == OpKind::Read => {
                 let patience = match kind {
-                    OpKind::Flush => Patience::Short,
+                    OpKind::Flush | OpKind::Setattr => Patience::Short,
                     _ => Patience::Long,
                 };
                 let coming = caller.ask(now, What::Call, patience);
