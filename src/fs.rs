@@ -41,6 +41,7 @@ pub use data::{ReadFrom, ReadHow};
 pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
 pub use observe::Attribution;
+pub use ready::Ready;
 pub use write::{WriteFrom, WriteHow};
 
 use files::Files;

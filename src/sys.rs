@@ -24,7 +24,8 @@ pub use clock::coarse_time;
 pub use creds::{AsCaller, Switch, keep_needed_capabilities, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{
-    SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, read_at, seek_extent, write_at,
+    SyncKind, append, copy_range, fallocate, fsync, ioctl_in_place, is_in_page_cache, read_at,
+    seek_extent, write_at,
 };
 pub use pages::Pages;
 pub use path::{

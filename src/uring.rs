@@ -12,6 +12,7 @@ mod operations;
 mod out;
 mod queue;
 mod wire;
+mod work;
 
 use std::fmt;
 use std::fs;

@@ -55,6 +55,23 @@ pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> SysResult<usize> 
     Ok(done)
 }
 
+/// Whether a read of this range would find its first and last byte in the page cache, or the end of the file. `false` as well
+/// where the filesystem cannot tell (man 2 preadv2, `RWF_NOWAIT`).
+#[must_use]
+pub fn is_in_page_cache(fd: BorrowedFd<'_>, at: u64, len: u64) -> bool {
+    let has = |at: u64| {
+        let Ok(at) = offset(at) else { return false };
+        let mut byte = 0_u8;
+        let part = libc::iovec {
+            iov_base: (&raw mut byte).cast(),
+            iov_len: 1,
+        };
+        // SAFETY: the one part is a byte that is valid for writes and outlives the call.
+        unsafe { libc::preadv2(fd.as_raw_fd(), &raw const part, 1, at, libc::RWF_NOWAIT) >= 0 }
+    };
+    has(at) && has(at.saturating_add(len.saturating_sub(1)))
+}
+
 /// Writes all of `data` at `at`, or as much as was possible before an error.
 ///
 /// # Errors

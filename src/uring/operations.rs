@@ -25,42 +25,6 @@ pub(super) enum Done {
     Later(Promise<usize>),
 }
 
-/// What a request waits for, as far as can be told before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    /// Nothing but memory.
-    Memory,
-    /// What SOURCE's filesystem knows of names and attributes: at once, unless it is slow.
-    Names,
-    /// SOURCE's disk, or other programs, for who knows how long.
-    Long,
-}
-
-/// What this request waits for.
-pub(super) fn work(fs: &Fs, request: &Request, entry: &Entry) -> Work {
-    let args = entry.args();
-    let fh = Fh(args.u64(0));
-    let long = match request.opcode {
-        op::READ => !fs.has_buffered(fh, args.u64(8), args.u32(16).into()),
-        op::WRITE => !fs.takes_to_buffer(fh, args.i32(32)),
-        op::FLUSH => fs.has_dirty(fh),
-        op::RELEASE | op::RELEASEDIR => false,
-        op::SETATTR if args.u32(0) & valid::SIZE != 0 => true,
-        op::OPEN if args.i32(0) & libc::O_TRUNC != 0 => true,
-        op::FSYNC
-        | op::FSYNCDIR
-        | op::FALLOCATE
-        | op::LSEEK
-        | op::COPY_FILE_RANGE
-        | op::COPY_FILE_RANGE_64
-        | op::RENAME
-        | op::RENAME2
-        | op::IOCTL => true,
-        _ => return Work::Names,
-    };
-    if long { Work::Long } else { Work::Memory }
-}
-
 /// Whether a request goes on with what was opened before.
 pub(super) fn goes_on(request: &Request) -> bool {
     matches!(

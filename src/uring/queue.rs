@@ -1,8 +1,8 @@
 //! One queue: a ring, its entries, and the thread that serves the callers of one CPU.
 //!
 //! The thread waits for the ring and for little else, because the kernel hands requests to it alone: what may take long is
-//! given to a worker together with its entry, and comes back through [`Returned`]. What asks SOURCE for names and attributes
-//! it does itself, for as long as SOURCE is quick at it.
+//! given to a worker together with its entry, and comes back through [`Returned`]. What SOURCE should have in memory it asks
+//! for itself, for as long as SOURCE is quick at it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -16,7 +16,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Service;
 use super::entry::{Entry, Request};
-use super::operations::{self, Done, Work};
+use super::operations::{self, Done};
+use super::work::{Work, work};
 use crate::error::Errno;
 use crate::fs::{Fs, Promise};
 
@@ -28,9 +29,9 @@ const COMMIT_AND_FETCH: u32 = 2;
 /// What a completion is of: an entry by its index, or this: somebody has given entries back.
 const GIVEN_BACK: u64 = u64::MAX;
 
-/// A filesystem that takes so long for a name waits for a disk or for another machine.
+/// A filesystem that takes so long for what it should have in memory waits for a disk or for another machine.
 const SLOW: Duration = Duration::from_millis(1);
-/// So many requests for names and attributes are given to workers then, before it is tried again.
+/// So many requests to SOURCE are given to workers then, before it is tried again.
 const SLOW_FOR: u32 = 256;
 
 /// A ring that is open and has no entry registered yet.
@@ -46,7 +47,7 @@ pub(super) struct Queue {
     away: usize,
     /// Entries that the kernel still serves.
     alive: usize,
-    /// Requests for names that are yet to be given away, because SOURCE was slow.
+    /// Requests to SOURCE that are yet to be given away, because it was slow.
     slow: u32,
 }
 
@@ -240,11 +241,11 @@ impl Queue {
             entry.answer(request.unique, Err(Errno::EACCES));
             return self.commit(device, index, entry);
         }
-        let work = operations::work(&service.fs, &request, &entry);
+        let work = work(&service.fs, &request, &entry);
         if self.is_long(work) {
             return self.give_away(service, index, request, entry);
         }
-        let begun = (work == Work::Names).then(Instant::now);
+        let begun = (work == Work::Source).then(Instant::now);
         let done = perform(&service.fs, &request, &mut entry);
         if begun.is_some_and(|begun| begun.elapsed() > SLOW) {
             self.slow = SLOW_FOR;
@@ -266,11 +267,11 @@ impl Queue {
         match work {
             // With many writers held back, the next one may not even find room in the buffer.
             Work::Memory => self.away > self.here.len() / 2,
-            Work::Names if self.slow > 0 => {
+            Work::Source if self.slow > 0 => {
                 self.slow -= 1;
                 true
             }
-            Work::Names => false,
+            Work::Source => false,
             Work::Long => true,
         }
     }
