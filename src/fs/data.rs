@@ -89,9 +89,13 @@ impl Fs {
         self.observer
             .op(OpKind::Flush, call, On::Handle(&handle), |note| {
                 if let Some(buffer) = &handle.buffer {
-                    let writes = handle.writable
-                        && self.on_close() == OnClose::Writeback
-                        && !buffer.is_nameless();
+                    let nameless = buffer.is_nameless();
+                    let writes =
+                        handle.writable && self.on_close() == OnClose::Writeback && !nameless;
+                    if nameless {
+                        // A lookup that began before the last name was removed may have noted it after that.
+                        note.set(|op| op.unlinked = true);
+                    }
                     let reason = writes.then_some(Reason::Close);
                     bring_back(buffer, reason, &handle.told, note)?;
                 }
