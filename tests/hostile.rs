@@ -30,14 +30,6 @@ fn mounted(options: &[&str]) -> Scratch {
     scratch
 }
 
-/// Unmounts, and proves that all went well.
-fn end(scratch: &Scratch) {
-    let outcome = scratch.unmount();
-    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    let audit = scratch.run(&["audit"]);
-    assert_eq!(audit.code, 0, "{}", audit.stdout);
-}
-
 /// No output may say anything to a terminal but text and ends of lines.
 fn plain(outcome: &Outcome) {
     for text in [&outcome.stdout, &outcome.stderr] {
@@ -88,7 +80,7 @@ fn files_of_any_name_are_worked_with_and_shown_on_one_line() {
     };
     assert_eq!(list(&scratch.view), list(&scratch.source));
     assert_eq!(list(&scratch.view).len(), names.len() + 1);
-    end(&scratch);
+    scratch.unmount_and_audit();
     for name in &names {
         assert_eq!(
             fs::read(scratch.source.join(name)).unwrap(),
@@ -193,7 +185,7 @@ fn a_tree_of_4096_levels_is_made_used_and_removed() {
         unlinkat(&dir, name, UnlinkatFlags::RemoveDir).unwrap();
     }
     drop((dir, file, again));
-    end(&scratch);
+    scratch.unmount_and_audit();
     assert_eq!(fs::read_dir(&scratch.source).unwrap().count(), 1);
     plain(&scratch.run(&["report"]));
 }
@@ -288,7 +280,7 @@ fn a_link_that_takes_a_directorys_place_leads_nobody_out_of_source() {
         (after.mtime_nsec(), after.mode()),
         (before.mtime_nsec(), before.mode())
     );
-    end(&scratch);
+    scratch.unmount_and_audit();
 }
 
 #[test]
@@ -340,7 +332,7 @@ fn a_fifo_or_device_that_takes_a_files_place_stops_nobody() {
     assert_eq!(made, 0);
     let refused = File::open(scratch.view.join("null")).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
-    end(&scratch);
+    scratch.unmount_and_audit();
 }
 
 #[test]
@@ -371,7 +363,7 @@ fn files_that_change_underneath_are_seen_as_they_are() {
             }
         }
     }
-    end(&scratch);
+    scratch.unmount_and_audit();
 }
 
 #[test]
@@ -401,7 +393,7 @@ fn a_source_that_is_removed_ends_nothing_and_loses_nothing_that_is_open() {
     assert_eq!(fs::read_dir(&scratch.view).unwrap().count(), 0);
     drop(file);
     fs::create_dir(&scratch.source).unwrap();
-    end(&scratch);
+    scratch.unmount_and_audit();
 }
 
 #[test]
@@ -448,7 +440,7 @@ fn a_source_that_turns_read_only_says_so_and_takes_writes_when_it_no_longer_is()
     assert_eq!(fs::read_to_string(&path).unwrap(), "before");
     remount(MsFlags::empty());
     fs::write(&path, "after").unwrap();
-    end(&scratch);
+    scratch.unmount_and_audit();
     assert_eq!(
         fs::read_to_string(scratch.source.join("f")).unwrap(),
         "after"
@@ -485,7 +477,7 @@ fn server_and_supervisor_keep_only_the_capabilities_that_they_need() {
             (0, 0)
         );
     }
-    end(&scratch);
+    scratch.unmount_and_audit();
     // The program that is recorded has what it has without us.
     let run = scratch.run(&["run", "--", "cat", "/proc/self/status"]);
     let mine = format!("CapEff:\t{:016x}", capabilities("self", "CapEff"));
@@ -511,7 +503,7 @@ fn what_is_buffered_is_in_no_core_dump_and_what_is_kept_is_its_owners_alone() {
         }
         assert!(shared > 0, "{pid} has no buffers");
     }
-    end(&scratch);
+    scratch.unmount_and_audit();
     let trace = fs::metadata(scratch.path("state/iolens/latest")).unwrap();
     assert_eq!(trace.mode() & 0o777, 0o600);
     assert_eq!(

@@ -30,10 +30,7 @@ fn mounted(mode: &str, more: &[&str]) -> Scratch {
 
 /// Unmounts; what the trace has, which obeys its laws.
 fn end(scratch: &Scratch) -> (Header, Vec<Op>) {
-    let outcome = scratch.unmount();
-    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    let audit = scratch.run(&["audit"]);
-    assert_eq!(audit.code, 0, "{}", audit.stdout);
+    scratch.unmount_and_audit();
     let reader = Reader::open(&scratch.path("state/iolens/latest")).unwrap();
     let (mut header, mut ops) = (None, Vec::new());
     for item in reader {

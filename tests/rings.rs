@@ -30,13 +30,6 @@ fn mounted() -> Option<Scratch> {
     None
 }
 
-fn end(scratch: &Scratch) {
-    let outcome = scratch.unmount();
-    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    let audit = scratch.run(&["audit"]);
-    assert_eq!(audit.code, 0, "{}", audit.stdout);
-}
-
 #[test]
 fn a_file_without_a_name_is_used_and_may_get_one() {
     let Some(scratch) = mounted() else { return };
@@ -79,7 +72,7 @@ fn a_file_without_a_name_is_used_and_may_get_one() {
     lost.write_all(b"lost").unwrap();
     assert_eq!(link(&lost, "never").unwrap_err(), nix::Error::ENOENT);
     drop(lost);
-    end(&scratch);
+    scratch.unmount_and_audit();
     assert_eq!(fs::read_dir(&scratch.source).unwrap().count(), 2);
     let trace = scratch.trace();
     let nameless =
@@ -100,5 +93,5 @@ fn a_file_has_a_time_of_birth() {
     fs::write(scratch.source.join("f"), "x").unwrap();
     let born = |dir: &std::path::Path| fs::metadata(dir.join("f")).unwrap().created().ok();
     assert_eq!(born(&scratch.view), born(&scratch.source));
-    end(&scratch);
+    scratch.unmount_and_audit();
 }

@@ -215,6 +215,14 @@ impl Scratch {
         self.run(&["unmount", self.view.to_str().unwrap()])
     }
 
+    /// Unmounts, and proves that all went well: the newest kept trace obeys its laws.
+    pub(crate) fn unmount_and_audit(&self) {
+        let outcome = self.unmount();
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        let audit = self.run(&["audit"]);
+        assert_eq!(audit.code, 0, "{}", audit.stdout);
+    }
+
     /// Whether anything is mounted below the scratch directory.
     pub(crate) fn is_mounted(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
