@@ -6,6 +6,7 @@
 
 mod arena;
 mod clock;
+mod cpu;
 mod creds;
 mod dirents;
 mod io;
@@ -21,6 +22,7 @@ mod xattr;
 
 pub use arena::{Arena, Edit as ArenaEdit, View as ArenaView};
 pub use clock::coarse_time;
+pub use cpu::{current_cpu, stay_on};
 pub use creds::{AsCaller, Switch, keep_needed_capabilities, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{

@@ -20,11 +20,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-
 use crate::fs::Fs;
-use crate::workers::Workers;
 use entry::Request;
 use queue::Queue;
 
@@ -60,7 +56,6 @@ impl fmt::Debug for Rings {
 /// What all queues share.
 struct Service {
     fs: Arc<Fs>,
-    workers: Arc<Workers>,
     admitted: Admitted,
 }
 
@@ -116,11 +111,7 @@ impl Rings {
     /// `EAGAIN` where a thread cannot be started.
     pub fn serve(self, device: OwnedFd, fs: Arc<Fs>, admitted: Admitted) -> io::Result<()> {
         let device = Arc::new(device);
-        let service = Arc::new(Service {
-            fs,
-            workers: Arc::default(),
-            admitted,
-        });
+        let service = Arc::new(Service { fs, admitted });
         for (cpu, queue) in self.0.into_iter().enumerate() {
             let (device, service) = (Arc::clone(&device), Arc::clone(&service));
             let thread = std::thread::Builder::new().name(format!("iolens-ring-{cpu}"));
@@ -142,17 +133,6 @@ fn is_online(cpu: u16) -> bool {
     let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
     // CPU 0 has no such file where it cannot be taken away.
     fs::read_to_string(path).map_or(true, |online| online.trim() != "0")
-}
-
-/// Keeps this thread on a CPU, if it is there.
-fn pin(cpu: u16) {
-    let mut set = CpuSet::new();
-    let pinned = set
-        .set(cpu.into())
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    if let Err(errno) = pinned {
-        log::debug!("a queue's thread is not kept on CPU {cpu}: {errno}");
-    }
 }
 
 #[cfg(test)]

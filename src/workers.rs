@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::fs::Fs;
+use crate::sys;
 
 /// Workers at most: as many requests may wait for SOURCE, beside the receiving threads, before
 /// others have to queue.
@@ -34,6 +35,8 @@ pub fn guard(work: impl FnOnce()) {
 pub struct Workers {
     state: Mutex<State>,
     work: Condvar,
+    /// Where they stay, if they do.
+    cpu: Option<u16>,
 }
 
 #[derive(Default)]
@@ -44,6 +47,15 @@ struct State {
 }
 
 impl Workers {
+    /// Threads that stay on a CPU.
+    #[must_use]
+    pub fn on(cpu: u16) -> Workers {
+        Workers {
+            cpu: Some(cpu),
+            ..Workers::default()
+        }
+    }
+
     /// Gives work to a thread: one that has none, else a new one, else it queues.
     pub fn run(self: &Arc<Self>, fs: &Arc<Fs>, job: Job) {
         let mut state = self.lock();
@@ -73,6 +85,9 @@ impl Workers {
     }
 
     fn work(&self, fs: &Fs) {
+        if let Some(cpu) = self.cpu {
+            sys::stay_on(cpu);
+        }
         let mut state = self.lock();
         loop {
             if let Some(job) = state.queue.pop_front() {

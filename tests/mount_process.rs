@@ -7,6 +7,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,17 +71,52 @@ fn the_server_holds_nothing_of_its_starter() {
         assert_eq!(link.to_str(), Some("/dev/null"));
     }
     let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
-    let session: i32 = stat
-        .rsplit(") ")
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(3)
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert_eq!(session, servers[0].as_raw());
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // state, ppid, pgrp, session, tty_nr (man 5 proc_pid_stat)
+    assert_eq!(fields[2], server.to_string(), "its own process group");
+    assert_eq!(fields[4], "0", "no terminal");
     assert_eq!(scratch.unmount().code, 0);
+}
+
+/// The kernel counts how often a thread has waited, and how often it was made to.
+#[test]
+fn an_idle_view_takes_no_processor() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.mount(&["--dirty-age", "200ms"]).code, 0);
+    for n in 0..100 {
+        fs::write(scratch.view.join(format!("file {n}")), "some\n").unwrap();
+        fs::read(scratch.view.join("a")).unwrap();
+    }
+    let servers = scratch.servers();
+    let now = || -> Vec<(String, String)> {
+        let tasks = servers.iter().flat_map(|pid| tasks_of(*pid));
+        let all: Vec<_> = tasks.map(|task| (task.clone(), switches(&task))).collect();
+        assert!(all.len() > servers.len(), "{all:?}");
+        all
+    };
+    let mut before = now();
+    // What was begun comes to its end, workers that have nothing to do included; then nothing happens any more.
+    eventually("all threads sleep for two seconds", || {
+        std::thread::sleep(Duration::from_secs(2));
+        let after = now();
+        std::mem::replace(&mut before, after) == before
+    });
+    assert_eq!(scratch.unmount().code, 0);
+}
+
+fn tasks_of(pid: Pid) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let paths = tasks.map(|task| task.unwrap().path());
+    paths
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect()
+}
+
+fn switches(task: &str) -> String {
+    // It may have ended, which is a change.
+    let status = fs::read_to_string(format!("{task}/status")).unwrap_or_default();
+    let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 #[test]

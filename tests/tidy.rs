@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &["error", "types"]),
     ("cache", &["types"]),
     ("event", &["types"]),
-    ("caller", &["types"]),
+    ("caller", &["types", "error", "sys"]),
     ("trace", &["types", "error", "event"]),
     ("backing", &["types", "error", "sys"]),
     ("analysis", &["types", "error", "event", "trace"]),

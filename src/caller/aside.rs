@@ -1,11 +1,17 @@
 //! Reading `/proc/TID/syscall` in a thread of its own, for requests that must not wait for it as long as it takes.
+//!
+//! Such a thread stays on a CPU, and reads for whoever asks there: the one who asks is about to wait for it, and to wake a
+//! thread on a CPU that is idle takes many times as long as to read (up to 50 us in a virtual machine).
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
+
 use super::{Caller, Seen, lock};
+use crate::sys;
 use crate::types::Nanos;
 
 /// How long a request waits for the answer.
@@ -25,14 +31,14 @@ const LOOK_ASLEEP: Duration = Duration::from_millis(2);
 /// The longest that a request waits.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Threads of each kind that read. One that meets execve(2) is stuck for as long as the request waits.
+/// Threads of each kind that read, on each CPU. One that meets execve(2) is stuck for as long as the request waits.
 const READERS: usize = 2;
 
 /// Questions that may wait for a reader.
 const QUEUE: usize = 64;
 
 /// What is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum What {
     /// `/proc/TID/syscall`.
     Call,
@@ -48,12 +54,9 @@ struct Question {
     tell: SyncSender<Option<Seen>>,
 }
 
-/// The threads, started with the first question of their kind.
+/// The threads of each kind on each CPU, started with the first question there.
 #[derive(Debug, Default)]
-pub(super) struct Aside {
-    call: OnceLock<SyncSender<Question>>,
-    memory: OnceLock<SyncSender<Question>>,
-}
+pub(super) struct Aside(DashMap<(What, u16), SyncSender<Question>>);
 
 /// An answer that will be there soon, or never.
 #[derive(Debug)]
@@ -75,11 +78,12 @@ impl Aside {
         what: What,
         patience: Patience,
     ) -> Option<Answer> {
-        let readers = match what {
-            What::Call => &self.call,
-            What::Memory => &self.memory,
-        };
-        let ask = readers.get_or_init(|| start(what));
+        let cpu = sys::current_cpu();
+        let known = self.0.get(&(what, cpu)).map(|ask| ask.clone());
+        let ask = known.unwrap_or_else(|| {
+            let entry = self.0.entry((what, cpu));
+            entry.or_insert_with(|| start(what, cpu)).clone()
+        });
         let (tell, heard) = sync_channel(1);
         let taken = Arc::new(AtomicI32::new(0));
         let question = Question {
@@ -144,13 +148,14 @@ fn is_asleep(thread: i32) -> bool {
     matches!(state, Some(b'S' | b'D'))
 }
 
-fn start(what: What) -> SyncSender<Question> {
+fn start(what: What, cpu: u16) -> SyncSender<Question> {
     let (ask, questions) = sync_channel::<Question>(QUEUE);
     let questions = Arc::new(Mutex::new(questions));
     for _ in 0..READERS {
         let questions = Arc::clone(&questions);
         let thread = std::thread::Builder::new().name("iolens-proc".to_owned());
         let started = thread.spawn(move || {
+            sys::stay_on(cpu);
             loop {
                 let question = lock(&questions).recv();
                 let Ok(question) = question else { return };

@@ -156,7 +156,7 @@ fn in_background(plan: Plan, wants_stderr: bool) -> Result<u8, Problem> {
 const READY: &str = "\0ready";
 
 fn background(plan: Plan, wants_stderr: bool, prober: u32, parent: &mut UnixStream) -> i32 {
-    let started = detached::own_session()
+    let started = detached::from_terminal()
         .and_then(|()| detached::silence_stdin_and_stdout())
         .and_then(|()| signals::block())
         .and_then(|()| Served::start(plan, prober))

@@ -102,12 +102,13 @@ impl Drop for Supervisor {
 /// Waits for the server's death.
 fn watch(server: &impl AsFd, charge: Charge) -> ! {
     // Out of reach of what is sent to the server's process group.
-    if let Err(problem) = detached::own_session() {
+    if let Err(problem) = detached::from_terminal() {
         log::info!("{problem}");
     }
     let _ = nix::sys::prctl::set_name(NAME);
-    // Forked before the server did so: what it completes must not end it either.
+    // Forked before the server did so: what it completes must not end it either, and descriptors are those of both.
     crate::sys::lift_file_size_limit();
+    let _ = crate::sys::raise_descriptor_limit();
     // Only root may ask to be spared when memory runs out.
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         log::debug!("the supervisor may be killed when memory runs out: {error}");

@@ -3,16 +3,22 @@
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// Raises the soft limit of open descriptors to the hard one and returns what then holds.
+/// Raises the limit of open descriptors as far as it goes, and returns what then holds: a server opens the files of many
+/// programs, each of which has a limit of its own. Only `CAP_SYS_RESOURCE` goes beyond the hard one, up to
+/// `/proc/sys/fs/nr_open` (man 5 proc).
 #[must_use]
 pub fn raise_descriptor_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+    let limit = Resource::RLIMIT_NOFILE;
+    let Ok((soft, hard)) = getrlimit(limit) else {
         return 1024;
     };
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
-    }
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open");
+    let most = most.ok().and_then(|text| text.trim().parse().ok());
+    let wanted = [most.unwrap_or(hard).max(hard), hard];
+    let raised = wanted
+        .into_iter()
+        .find(|&limited| setrlimit(limit, limited, limited).is_ok());
+    raised.unwrap_or(soft)
 }
 
 /// Heaps that threads share, at most (glibc: as many as eight for each CPU, each of which keeps what was

@@ -1,7 +1,7 @@
-//! What a terminal shows.
+//! Terminals: what they show, and letting go of one.
 
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use terminal_size::{Width, terminal_size_of};
 
@@ -21,4 +21,16 @@ pub fn columns(stream: impl AsFd) -> usize {
 pub fn shows_colours(stream: &impl IsTerminal) -> bool {
     let minds = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     stream.is_terminal() && !minds
+}
+
+/// Has no controlling terminal from here on (man 4 tty, `TIOCNOTTY`), if it is not the leader of its session.
+pub fn let_go() {
+    let Ok(terminal) = std::fs::File::open("/dev/tty") else {
+        // There is none.
+        return;
+    };
+    // SAFETY: takes no argument and changes nothing but what this process has for a terminal.
+    if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) } != 0 {
+        log::info!("the terminal stays: {}", crate::error::Errno::last());
+    }
 }

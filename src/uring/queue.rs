@@ -20,6 +20,8 @@ use super::operations::{self, Done};
 use super::work::{Work, work};
 use crate::error::Errno;
 use crate::fs::{Fs, Promise};
+use crate::sys;
+use crate::workers::Workers;
 
 /// `FUSE_IO_URING_CMD_REGISTER`: here is an entry, put a request in when there is one.
 const REGISTER: u32 = 1;
@@ -47,6 +49,8 @@ pub(super) struct Queue {
     away: usize,
     /// Entries that the kernel still serves.
     alive: usize,
+    /// On the same CPU: who asks waits there, and waking a thread elsewhere takes longer than most work.
+    workers: Arc<Workers>,
     /// Requests to SOURCE that are yet to be given away, because it was slow.
     slow: u32,
 }
@@ -125,13 +129,14 @@ impl Queue {
             count: Box::default(),
             away: 0,
             alive: 0,
+            workers: Arc::new(Workers::on(cpu)),
             slow: 0,
         })
     }
 
     /// Serves until the kernel lets go of the view.
     pub(super) fn serve(mut self, device: &OwnedFd, service: &Arc<Service>) {
-        super::pin(self.cpu);
+        sys::stay_on(self.cpu);
         if let Err(error) = self.register(device) {
             log::error!("a queue of requests cannot be served: {error}");
             return self.leak();
@@ -300,7 +305,7 @@ impl Queue {
                 }
             }
         };
-        service.workers.run(&service.fs, Box::new(job));
+        self.workers.run(&service.fs, Box::new(job));
     }
 }
 

@@ -2,6 +2,7 @@
  *
  * usage: calls write|rewrite|read|reread SIZE COUNT FILE    one behind the other; `re`: at random places of 64 MiB
  *        calls small|stat COUNT DIR                          files of 1000 bytes made; files asked for
+ *        calls open FILES COUNT DIR                          writes of 100 bytes to any of so many files that are open; the writes alone
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,10 +81,36 @@ static void files(const char *mode, long count, const char *dir)
     }
 }
 
+/* Prints for itself: what it takes to open the files is not of interest. */
+static void many(long count, long calls, const char *dir)
+{
+    char path[4096], bytes[100];
+    memset(bytes, 'x', sizeof bytes);
+    struct rlimit limit;
+    must(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
+    limit.rlim_cur = limit.rlim_max;
+    must(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
+    int *fds = malloc(sizeof *fds * count);
+    must(fds != NULL, "malloc");
+    for (long i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/open-%ld", dir, i);
+        fds[i] = open(path, O_WRONLY | O_CREAT, 0644);
+        must(fds[i] >= 0, path);
+    }
+    double begun = now();
+    for (long i = 0; i < calls; i++)
+        must(write(fds[next() % count], bytes, sizeof bytes) == sizeof bytes, "write");
+    printf("%.6f\n", now() - begun);
+    fflush(stdout);
+    exit(0);
+}
+
 int main(int argc, char **argv)
 {
     double begun = now();
-    if (argc == 5)
+    if (argc == 5 && strcmp(argv[1], "open") == 0)
+        many(atol(argv[2]), atol(argv[3]), argv[4]);
+    else if (argc == 5)
         flow(argv[1], strtoul(argv[2], NULL, 10), atol(argv[3]), argv[4]);
     else if (argc == 4)
         files(argv[1], atol(argv[2]), argv[3]);
