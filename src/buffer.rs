@@ -8,7 +8,7 @@
 //! write --> File::buffer take slots | buffer; or File::write_through: write back what overlaps | write | overlay
 //! fsync, close, rename, ... --> File::write_back   plan | pwritev(2) | commit, batch by batch
 //! write  --> room   is there so much room in SOURCE? else past the buffer, after what is dirty
-//! flusher (a thread of its own): what grew old, and what is too much
+//! flusher (a thread of its own): what grew old, and what is too much; provide (another): memory ahead of its use
 //! ```
 //!
 //! # Locks, in this order
@@ -28,6 +28,7 @@ mod flusher;
 mod gate;
 mod journal;
 mod looks;
+mod provide;
 mod read;
 mod recover;
 mod room;
@@ -57,6 +58,7 @@ use crate::types::{FileId, Nanos};
 use budget::Budget;
 use flusher::Bell;
 use gate::Dirt;
+use provide::Ahead;
 use room::Room;
 use storage::ArenaMemory;
 
@@ -114,6 +116,7 @@ pub struct Buffers {
     options: Options,
     shared: Arc<Shared>,
     pool: Mutex<Pool>,
+    ahead: Ahead,
     files: DashMap<FileId, Weak<File>>,
     /// By device number.
     rooms: DashMap<u64, Arc<Room>>,
@@ -149,6 +152,7 @@ impl Buffers {
             options,
             shared,
             pool: Mutex::new(Pool::new(slots)),
+            ahead: Ahead::default(),
             files: DashMap::new(),
             rooms: DashMap::new(),
             budget: Budget::default(),

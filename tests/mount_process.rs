@@ -74,8 +74,16 @@ fn the_server_holds_nothing_of_its_starter() {
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     // state, ppid, pgrp, session, tty_nr (man 5 proc_pid_stat)
     assert_eq!(fields[2], server.to_string(), "its own process group");
+    let own_session = fields[3] == server.to_string();
+    assert_eq!(own_session, !over_rings(), "{stat}");
     assert_eq!(fields[4], "0", "no terminal");
     assert_eq!(scratch.unmount().code, 0);
+}
+
+/// Whether requests come by rings, as they do where the kernel has them switched on.
+fn over_rings() -> bool {
+    let switch = fs::read_to_string("/sys/module/fuse/parameters/enable_uring");
+    switch.is_ok_and(|switch| switch.trim() == "Y")
 }
 
 /// The kernel counts how often a thread has waited, and how often it was made to.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::file::State;
+use super::provide::Provider;
 use super::{Buffers, Did, File, lock};
 use crate::event::{Cause, OwnCause, Reason};
 use crate::types::{ByteRange, Nanos};
@@ -112,6 +113,8 @@ pub(super) const GLANCE: Duration = Duration::from_millis(1);
 pub struct Flusher {
     buffers: Arc<Buffers>,
     thread: Option<JoinHandle<()>>,
+    /// It goes when the flusher does.
+    _provider: Provider,
 }
 
 impl Flusher {
@@ -126,6 +129,7 @@ impl Flusher {
         Ok(Flusher {
             buffers: Arc::clone(buffers),
             thread: Some(thread),
+            _provider: Provider::start(buffers)?,
         })
     }
 

@@ -29,6 +29,7 @@ impl Buffers {
             }
             self.evict(&victims);
         }
+        self.ahead.taken(&stock, self.shared.slots());
         stock
     }
 

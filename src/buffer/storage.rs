@@ -23,6 +23,14 @@ impl ArenaMemory {
         })
     }
 
+    /// Has the system provide the memory of so many blocks, from this one on, without a change of what is in it.
+    ///
+    /// # Errors
+    /// Those of [`Arena::provide`].
+    pub(super) fn provide(&self, first: Slot, count: u32) -> SysResult<()> {
+        self.blocks.provide(first, count)
+    }
+
     /// A block's bytes, for as long as nobody changes them.
     pub(super) fn view(&self, slot: Slot) -> ArenaView<'_> {
         self.blocks.view(slot)

@@ -156,7 +156,7 @@ fn in_background(plan: Plan, wants_stderr: bool) -> Result<u8, Problem> {
 const READY: &str = "\0ready";
 
 fn background(plan: Plan, wants_stderr: bool, prober: u32, parent: &mut UnixStream) -> i32 {
-    let started = detached::from_terminal()
+    let started = detached::from_terminal(plan.serving.transport.session())
         .and_then(|()| detached::silence_stdin_and_stdout())
         .and_then(|()| signals::block())
         .and_then(|()| Served::start(plan, prober))

@@ -51,7 +51,7 @@ fn start(
     main: Pid,
 ) -> Result<Option<(Server, Supervisor)>, Problem> {
     // The trace's name is absolute already; stderr is kept for --live and -v.
-    detached::from_terminal()?;
+    detached::from_terminal(plan.serving.transport.session())?;
     detached::silence_stdin_and_stdout()?;
     signals::block()?;
     let Some((ToServer::Mounted, Some(device))) = link.receive().ok().flatten() else {

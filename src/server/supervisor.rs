@@ -24,7 +24,8 @@ use nix::unistd::Pid;
 use super::{EXIT_DIRTY, Report, rescue};
 use crate::buffer::{self, Descriptors, Recovered, Shared, recover};
 use crate::error::Errno;
-use crate::mount::{Problem, detached};
+use crate::mount::Problem;
+use crate::mount::detached::{self, Session};
 use crate::sys::process::{Forked, exit_now, fork_sharing_descriptors, own_pidfd};
 
 /// Its name, as ps(1) shows it.
@@ -102,7 +103,7 @@ impl Drop for Supervisor {
 /// Waits for the server's death.
 fn watch(server: &impl AsFd, charge: Charge) -> ! {
     // Out of reach of what is sent to the server's process group.
-    if let Err(problem) = detached::from_terminal() {
+    if let Err(problem) = detached::from_terminal(Session::Own) {
         log::info!("{problem}");
     }
     let _ = nix::sys::prctl::set_name(NAME);

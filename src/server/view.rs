@@ -14,6 +14,7 @@ use crate::event::OwnCause;
 use crate::fs::{self, Attribution, Fs, Hidden, KernelCache, Owners, Permissions};
 use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
+use crate::mount::detached::Session;
 use crate::mount::options::Access;
 use crate::sys::{self, AsCaller};
 use crate::trace::Recorder;
@@ -43,6 +44,15 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// The session that serves it fast.
+    #[must_use]
+    pub fn session(self) -> Session {
+        match self {
+            Transport::Auto | Transport::Uring if uring::enabled().is_ok() => Session::Starters,
+            Transport::Auto | Transport::Uring | Transport::Dev => Session::Own,
+        }
+    }
+
     /// The rings to serve on; `None` for /dev/fuse.
     pub(super) fn rings(self) -> Result<Option<Rings>, Problem> {
         if self == Transport::Dev {
