@@ -33,7 +33,7 @@ use std::fs::File;
 use std::io::{IoSliceMut, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -99,6 +99,8 @@ struct Shared {
     kept_max: usize,
     /// Processes that ask for things that they do not wait for.
     asynchronous: DashMap<Pid, ()>,
+    /// There are some. To ask the map is a lock for each of its parts.
+    some_asynchronous: AtomicBool,
     aside: Aside,
 }
 
@@ -112,6 +114,7 @@ impl Shared {
             self.asynchronous.clear();
         }
         self.asynchronous.insert(pid, ());
+        self.some_asynchronous.store(true, Ordering::Relaxed);
     }
 }
 
@@ -160,6 +163,7 @@ impl Callers {
             kept: AtomicUsize::new(0),
             kept_max: descriptors.min(KEPT_MAX),
             asynchronous: DashMap::new(),
+            some_asynchronous: AtomicBool::new(false),
             aside: Aside::default(),
         };
         Callers {
@@ -207,8 +211,8 @@ impl Caller {
     /// Whether its process was seen to ask for things that it does not wait for.
     #[must_use]
     pub fn is_asynchronous(&self, thread: &Thread) -> bool {
-        let known = &self.shared.asynchronous;
-        !known.is_empty() && known.contains_key(&thread.pid)
+        let some = self.shared.some_asynchronous.load(Ordering::Relaxed);
+        some && self.shared.asynchronous.contains_key(&thread.pid)
     }
 
     /// Has another thread look what this one is doing.
