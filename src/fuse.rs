@@ -42,9 +42,10 @@ pub enum Allowed {
     OwnerAndRoot,
 }
 
-/// The most that one request carries: 256 pages, the kernel's default limit
-/// (`fs.fuse.max_pages_limit`). A larger one would be cut to it.
-pub const REQUEST_BYTES: usize = 1 << 20;
+/// The most that one request carries: a call of 1 MiB wherever its memory begins, so in up to 257 pages. The kernel's
+/// default limit is 256 (`fs.fuse.max_pages_limit`, which [`mount`](crate::mount) raises if it may); then such a call comes in
+/// two requests. More gains nothing (docs/PERFORMANCE.md).
+pub const REQUEST_BYTES: usize = (1 << 20) + 4096;
 /// Asynchronous requests that the kernel lets wait for us; the default of 12 holds up libaio and
 /// read-ahead.
 const BACKGROUND_MAX: u16 = 64;

@@ -18,9 +18,9 @@ use crate::types::Slot;
 /// Words of the longest entry: where, the state, a block, its bits.
 const ENTRY_WORDS: usize = 2 + BLOCK_MAX / 8 + BLOCK_MAX / 64;
 
-/// Blocks of one write at most: 1 MiB that begins anywhere, in blocks of 4 KiB. What a larger write changes
+/// Blocks of one write at most: 1 MiB and a page that begin anywhere, in blocks of 4 KiB. What a larger write changes
 /// beyond is not kept.
-const BLOCKS: usize = 257;
+const BLOCKS: usize = 258;
 
 /// Words of a lane.
 pub const LANE_WORDS: usize = 1 + BLOCKS * ENTRY_WORDS;

@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::REQUEST_BYTES;
 use crate::files::{Answer, Asked, Files, argument_bytes, u32_at, u64_at};
 
 /// `struct fuse_in_header`
@@ -21,7 +20,7 @@ pub(crate) fn serve(
     device: &Arc<OwnedFd>,
     files: &Arc<Files>,
     threads: usize,
-    spin_us: u64,
+    (request_bytes, spin_us): (usize, u64),
 ) -> io::Result<()> {
     if spin_us > 0 {
         fcntl(&**device, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -29,7 +28,14 @@ pub(crate) fn serve(
     let serving: Vec<_> = (0..threads)
         .map(|_| {
             let (device, files) = (Arc::clone(device), Arc::clone(files));
-            thread::spawn(move || one(&device, &files, Duration::from_micros(spin_us)))
+            thread::spawn(move || {
+                one(
+                    &device,
+                    &files,
+                    request_bytes,
+                    Duration::from_micros(spin_us),
+                )
+            })
         })
         .collect();
     for thread in serving {
@@ -38,9 +44,9 @@ pub(crate) fn serve(
     Ok(())
 }
 
-fn one(device: &OwnedFd, files: &Files, spin: Duration) {
-    let mut request = vec![0; REQUEST_BYTES + 4096];
-    let mut said = vec![0; REQUEST_BYTES];
+fn one(device: &OwnedFd, files: &Files, request_bytes: usize, spin: Duration) {
+    let mut request = vec![0; request_bytes + 4096];
+    let mut said = vec![0; request_bytes];
     while let Some(size) = next(device, &mut request, spin) {
         let bytes = &request[..size];
         let opcode = u32_at(bytes, 4);

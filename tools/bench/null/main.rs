@@ -1,9 +1,10 @@
 //! A filesystem that answers at once and does nothing: the floor that any FUSE server stands on. It keeps names and sizes of
 //! files in one directory, forgets what is written, and reads zeros.
 //!
-//! usage: null MOUNTPOINT [--transport dev|uring] [--threads N] [--spin US]
+//! usage: null MOUNTPOINT [--transport dev|uring] [--threads N] [--spin US] [--request-kib N]
 //!        --threads   that read /dev/fuse, 3 without
 //!        --spin      so long, in us, a thread asks for the next request before it sleeps, 0 without
+//!        --request-kib   data that one request carries at most, 1024 without; for more, see fs.fuse.max_pages_limit
 //!
 //! Root only. Serves until it is unmounted.
 
@@ -18,12 +19,10 @@ use std::sync::Arc;
 
 use fuser::{Config, Filesystem, InitFlags, KernelConfig, Request, Session, SessionACL};
 
-/// Bytes of data that one request carries.
-const REQUEST_BYTES: usize = 1 << 20;
-
 /// What only shakes hands.
 struct Hand {
     rings: bool,
+    request_bytes: usize,
 }
 
 impl Filesystem for Hand {
@@ -37,7 +36,7 @@ impl Filesystem for Hand {
             config.add_capabilities(rings).map_err(refused)?;
         }
         config
-            .set_max_write(u32::try_from(REQUEST_BYTES).expect("it is small"))
+            .set_max_write(u32::try_from(self.request_bytes).expect("it is small"))
             .map_err(|_| io::Error::other("the kernel does not take the size of requests"))?;
         Ok(())
     }
@@ -48,6 +47,7 @@ struct Arguments {
     rings: bool,
     threads: usize,
     spin_us: u64,
+    request_bytes: usize,
 }
 
 fn arguments() -> Option<Arguments> {
@@ -56,12 +56,14 @@ fn arguments() -> Option<Arguments> {
         rings: false,
         threads: 3,
         spin_us: 0,
+        request_bytes: 1 << 20,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--transport" => found.rings = words.next()? == "uring",
             "--threads" => found.threads = words.next()?.parse().ok()?,
+            "--request-kib" => found.request_bytes = words.next()?.parse::<usize>().ok()? << 10,
             "--spin" => found.spin_us = words.next()?.parse().ok()?,
             _ => found.mountpoint = word,
         }
@@ -89,7 +91,7 @@ fn mount(mountpoint: &str) -> io::Result<OwnedFd> {
 
 fn serve(arguments: &Arguments) -> io::Result<()> {
     let queues = if arguments.rings {
-        ring::open(REQUEST_BYTES)?
+        ring::open(arguments.request_bytes)?
     } else {
         Vec::new()
     };
@@ -97,6 +99,7 @@ fn serve(arguments: &Arguments) -> io::Result<()> {
     let kept = device.try_clone()?;
     let hand = Hand {
         rings: arguments.rings,
+        request_bytes: arguments.request_bytes,
     };
     // What asks is served from here on; the session is over.
     let session = Session::from_fd(hand, device, SessionACL::All, Config::default())?;
@@ -108,7 +111,8 @@ fn serve(arguments: &Arguments) -> io::Result<()> {
     } else {
         arguments.threads
     };
-    dev::serve(&device, &files, threads, arguments.spin_us)?;
+    let how = (arguments.request_bytes, arguments.spin_us);
+    dev::serve(&device, &files, threads, how)?;
     for thread in rings {
         thread.join().expect("no thread panics");
     }
