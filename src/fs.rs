@@ -185,7 +185,8 @@ impl Fs {
         self.options.kernel_cache
     }
 
-    /// How long the kernel may keep attributes that it asked for by themselves. A name is asked for every time, and brings new ones.
+    /// How long the kernel may keep attributes. A name is asked for every time, and brings new ones (which over /dev/fuse are
+    /// not kept: `fuser` has one lifetime for both).
     #[must_use]
     pub fn attr_lifetime(&self) -> Duration {
         match self.options.kernel_cache {

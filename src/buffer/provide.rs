@@ -110,8 +110,9 @@ impl Buffers {
             let first = self.ahead.provided.load(Ordering::Relaxed);
             let count = STEP.min(self.shared.slots() - first);
             if let Err(errno) = self.memory().provide(Slot(first), count) {
-                // Linux 5.14 can. Then it comes as it is used.
+                // Linux 5.14 can. Then it comes as it is used, and nobody asks again.
                 log::debug!("memory is not provided ahead: {errno}");
+                self.ahead.provided.store(u32::MAX, Ordering::Relaxed);
                 return;
             }
             self.ahead.provided.store(first + count, Ordering::Relaxed);

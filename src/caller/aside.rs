@@ -78,12 +78,7 @@ impl Aside {
         what: What,
         patience: Patience,
     ) -> Option<Answer> {
-        let cpu = sys::current_cpu();
-        let known = self.0.get(&(what, cpu)).map(|ask| ask.clone());
-        let ask = known.unwrap_or_else(|| {
-            let entry = self.0.entry((what, cpu));
-            entry.or_insert_with(|| start(what, cpu)).clone()
-        });
+        let ask = self.readers(what, sys::current_cpu());
         let (tell, heard) = sync_channel(1);
         let taken = Arc::new(AtomicI32::new(0));
         let question = Question {
@@ -100,6 +95,16 @@ impl Aside {
             patience,
             asked: Instant::now(),
         })
+    }
+
+    fn readers(&self, what: What, cpu: u16) -> SyncSender<Question> {
+        let key = (what, cpu);
+        if let Some(known) = self.0.get(&key) {
+            return known.clone();
+        }
+        // Whoever comes second has started threads in vain, which end as their questions do.
+        let started = start(what, cpu);
+        self.0.entry(key).or_insert(started).clone()
     }
 }
 

@@ -174,7 +174,7 @@ fn opened(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
     };
     let mut out = Out::new(entry.output());
     if let Some(attr) = attr {
-        out.entry_out(&attr);
+        out.entry_out(&attr, fs.attr_lifetime());
     }
     Ok(out.u64(fh.0).u32(open_flags).u32(0).len())
 }
@@ -251,7 +251,8 @@ fn named(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
         }
         _ => fs.link(call, NodeId(args.u64(0)), node, bytes),
     }?;
-    Ok(Out::new(entry.output()).entry_out(&attr).len())
+    let mut out = Out::new(entry.output());
+    Ok(out.entry_out(&attr, fs.attr_lifetime()).len())
 }
 
 fn unnamed(fs: &Fs, request: &Request, entry: &Entry) -> SysResult<()> {

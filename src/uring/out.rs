@@ -77,10 +77,12 @@ impl<'a> Out<'a> {
         self.attr(attr.ino.0, &attr.stat)
     }
 
-    /// `struct fuse_entry_out`, not to be kept: SOURCE may change behind the view.
-    pub(super) fn entry_out(&mut self, attr: &Attr) -> &mut Self {
+    /// `struct fuse_entry_out`: the name is not to be kept, for SOURCE may change behind the view; the attributes for so
+    /// long.
+    pub(super) fn entry_out(&mut self, attr: &Attr, lifetime: Duration) -> &mut Self {
         self.u64(attr.node.0).u64(attr.generation);
-        self.u64(0).u64(0).u32(0).u32(0);
+        self.u64(0).u64(lifetime.as_secs());
+        self.u32(0).u32(lifetime.subsec_nanos());
         self.attr(attr.ino.0, &attr.stat)
     }
 
@@ -134,7 +136,7 @@ impl<'a> Out<'a> {
         let end = self.at + size;
         match &slot.attr {
             Some(attr) if plus > 0 => {
-                self.entry_out(attr);
+                self.entry_out(attr, Duration::ZERO);
             }
             // Node 0: only the name is known (fs/fuse/readdir.c fuse_direntplus_link()).
             _ => {
@@ -210,7 +212,7 @@ mod tests {
         assert_eq!(
             size(
                 &|out| {
-                    out.entry_out(&attr);
+                    out.entry_out(&attr, Duration::from_secs(1));
                 },
                 &mut memory
             ),
