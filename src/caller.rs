@@ -109,6 +109,18 @@ impl Shared {
         self.kept.load(Ordering::Relaxed) >= self.kept_max
     }
 
+    /// Keeps a file open, if that is not too many.
+    fn keep(self: &Arc<Self>, file: File) -> Option<Kept> {
+        if self.keeps_enough() {
+            return None;
+        }
+        self.kept.fetch_add(1, Ordering::Relaxed);
+        Some(Kept {
+            file,
+            shared: Arc::clone(self),
+        })
+    }
+
     fn note_asynchronous(&self, pid: Pid) {
         if self.asynchronous.len() >= THREADS_MAX {
             self.asynchronous.clear();
@@ -118,17 +130,42 @@ impl Shared {
     }
 }
 
+/// A file of `/proc` that is kept open, which counts.
+#[derive(Debug)]
+struct Kept {
+    file: File,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.shared.kept.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     thread: Option<Thread>,
     read_at: Nanos,
+    /// `/proc/TID/comm`, open: the name now, or that this thread is gone.
+    name: Option<Kept>,
     /// `/proc/TID/syscall`, open.
-    syscall: Option<Arc<File>>,
+    syscall: Option<Arc<Kept>>,
     /// The system call that the last transfer was part of.
     last: Option<Part>,
     /// It did not answer that question in the time of that patience: not to be asked again with no more of it before,
     /// unless it answers after all.
     silent: [Option<(Patience, Nanos)>; 2],
+}
+
+impl State {
+    /// Whether the thread is still the one that was read, under its name now.
+    fn is_renamed_at_most(&mut self) -> bool {
+        let (Some(thread), Some(kept)) = (&mut self.thread, &self.name) else {
+            return false;
+        };
+        thread::read_name_again(thread, &kept.file)
+    }
 }
 
 /// The last request of a system call that may have been split into several.
@@ -202,7 +239,12 @@ impl Caller {
         let mut state = lock(&self.state);
         let fresh = now.since(state.read_at).0 < FRESH_NS && look == Look::Recent;
         if !fresh || state.thread.is_none() {
-            state.thread = thread::read(self.tid);
+            if !state.is_renamed_at_most() {
+                // First: if this thread ends meanwhile, the file is not that of one which has its number then.
+                let name = File::open(format!("/proc/{}/comm", self.tid)).ok();
+                state.thread = thread::read(self.tid);
+                state.name = name.and_then(|name| self.shared.keep(name));
+            }
             state.read_at = now;
         }
         state.thread.clone()
@@ -248,7 +290,7 @@ impl Caller {
     fn doing(&self) -> Option<Doing> {
         let mut text = [0; 256];
         let kept = lock(&self.state).syscall.clone();
-        let count = match kept.map(|file| file.read_at(&mut text, 0)) {
+        let count = match kept.map(|kept| kept.file.read_at(&mut text, 0)) {
             Some(Ok(count)) => count,
             // Not opened yet; or that thread is gone (ESRCH) and its number was used again.
             _ => {
@@ -265,13 +307,9 @@ impl Caller {
     fn keep(&self, file: Option<File>) {
         let mut state = lock(&self.state);
         if state.syscall.take().is_some() {
-            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
             *state = State::default();
         }
-        if file.is_some() && !self.shared.keeps_enough() {
-            self.shared.kept.fetch_add(1, Ordering::Relaxed);
-            state.syscall = file.map(Arc::new);
-        }
+        state.syscall = file.and_then(|file| self.shared.keep(file)).map(Arc::new);
     }
 
     /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each
@@ -315,15 +353,6 @@ impl Caller {
         File::open(path).ok()?.read_to_string(&mut text).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("ino:"))?;
         line.trim().parse().ok()
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if state.syscall.is_some() {
-            self.shared.kept.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 

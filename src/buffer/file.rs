@@ -92,6 +92,17 @@ pub struct Privileges {
     pub capabilities: bool,
 }
 
+impl Privileges {
+    /// Those of a file that was just made with this mode: it has no capabilities yet.
+    #[must_use]
+    pub fn of_new(mode: u32) -> Privileges {
+        Privileges {
+            set_id: mode & (libc::S_ISUID | libc::S_ISGID) != 0,
+            capabilities: false,
+        }
+    }
+}
+
 /// Failed writebacks, in the manner of Linux's errseq_t (lib/errseq.c): each open file description is told
 /// once of the last one.
 #[derive(Clone, Copy, Debug, Default)]

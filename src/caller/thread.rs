@@ -1,5 +1,7 @@
 //! Which process a thread belongs to, its name, and for whom it works.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::types::{Pid, Tid};
@@ -40,6 +42,24 @@ pub(super) fn read(tid: Tid) -> Option<Thread> {
         comm: comm.into(),
         works_for,
     })
+}
+
+/// Reads the name again from `/proc/TID/comm`, which has been open since the thread was read. Whether it still is that one:
+/// not if it is gone (`ESRCH`), and not for sure if its name is one of the kernel's.
+pub(super) fn read_name_again(thread: &mut Thread, comm: &File) -> bool {
+    // TASK_COMM_LEN, and the newline; kernel threads may have longer ones.
+    let mut bytes = [0; 80];
+    let Ok(count) = comm.read_at(&mut bytes, 0) else {
+        return false;
+    };
+    let name = parse_comm(&bytes[..count]);
+    if name != *thread.comm {
+        if name.starts_with("iou-") {
+            return false;
+        }
+        thread.comm = name.into();
+    }
+    count > 0 && count < bytes.len()
 }
 
 /// What the name of a worker says (io_uring/sqpoll.c, io_uring/io-wq.c): those of a polled ring have the number of
@@ -97,6 +117,34 @@ mod tests {
     #[test]
     fn a_thread_name_keeps_its_own_newlines() {
         assert_eq!(parse_comm(b"a\nb\n"), "a\nb");
+    }
+
+    #[test]
+    fn a_thread_that_is_renamed_is_known_again_and_one_that_is_gone_is_not() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let (next, go_on) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid()).unwrap();
+            go_on.recv().unwrap();
+            nix::sys::prctl::set_name(c"another name").unwrap();
+            told.send(nix::unistd::gettid()).unwrap();
+            let _ = go_on.recv();
+        });
+        let tid = Tid(heard.recv().unwrap().as_raw().unsigned_abs());
+        let mut thread = read(tid).unwrap();
+        let comm = File::open(format!("/proc/{tid}/comm")).unwrap();
+        assert!(read_name_again(&mut thread, &comm));
+        next.send(()).unwrap();
+        heard.recv().unwrap();
+        assert!(read_name_again(&mut thread, &comm));
+        assert_eq!(&*thread.comm, "another name");
+        drop(next);
+        other.join().unwrap();
+        // The kernel lets go of it a moment after it was joined.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while read_name_again(&mut thread, &comm) {
+            assert!(std::time::Instant::now() < deadline);
+        }
     }
 
     #[test]

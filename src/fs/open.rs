@@ -11,7 +11,7 @@ use super::inode::Inode;
 use super::namespace::{NewEntry, mode_of};
 use super::observe::{Note, On};
 use super::{Call, Fs, KernelCache, Permissions};
-use crate::buffer::{Did, File, OnClose};
+use crate::buffer::{Did, File, OnClose, Privileges};
 use crate::error::Errno;
 use crate::event::{OpKind, Reason, open_flag_names};
 use crate::sys::{self, Access, SysResult};
@@ -168,13 +168,19 @@ impl Fs {
                     op.flags = open_flag_names(flags);
                     op.mode = Some(new.mode & 0o7777);
                 });
-                let (inode, attr, file) = match self.create_new(call, &dir, name, flags, new) {
+                let made = self.create_new(call, &dir, name, flags, new);
+                let is_new = made.is_ok();
+                let (inode, attr, file) = match made {
                     Err(Errno::EEXIST) if flags & libc::O_EXCL == 0 => {
                         self.find_and_open(call, &dir, name, flags, note)?
                     }
                     other => other?,
                 };
                 let handle = self.opened_file(call, inode, (file, flags), note)?;
+                if let Some(buffer) = handle.buffer.as_ref().filter(|_| is_new) {
+                    // Capabilities are never inherited: the first write need not look for them.
+                    buffer.privileges(|| Ok(Privileges::of_new(attr.stat.mode)))?;
+                }
                 note.set(|op| {
                     op.fh = Some(handle.fh);
                     op.ino = Some(attr.ino);
