@@ -226,6 +226,10 @@ impl FileCache {
     /// While a batch is under writeback.
     pub fn overlay<M: Memory>(&mut self, storage: Storage<'_, M>, offset: u64, data: &[u8]) {
         assert!(self.batch.is_empty(), "nothing is being written");
+        if data.is_empty() {
+            // No file grows by it, wherever it was.
+            return;
+        }
         let range = ByteRange::at(offset, data.len() as u64);
         self.source_size = self.source_size.max(range.end);
         self.size = self.size.max(range.end);

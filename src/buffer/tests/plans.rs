@@ -283,3 +283,40 @@ proptest! {
         run(&steps);
     }
 }
+
+/// A page of a mapping that lies beyond the end, past a buffer that is not to be used.
+#[test]
+fn regression_nothing_written_past_the_buffer_makes_no_file_longer() {
+    run(&[
+        Step::Cut {
+            when: When::From(1),
+            bytes: 1,
+        },
+        Step::Write {
+            place: Place::At(0),
+            len: 1,
+        },
+        Step::Fail {
+            call: Call::Stat,
+            when: When::Always,
+            error: Errno::ENOSPC,
+        },
+        Step::Write {
+            place: Place::At(6958),
+            len: 7259,
+        },
+        Step::Zero { at: 0, len: 1 },
+        Step::Write {
+            place: Place::Within(16384),
+            len: 1,
+        },
+        Step::Heal,
+        Step::WriteBack {
+            range: ByteRange::ALL,
+        },
+        Step::Write {
+            place: Place::At(14218),
+            len: 1,
+        },
+    ]);
+}
