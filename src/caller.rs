@@ -53,8 +53,8 @@ use aside::Aside;
 const FRESH_NS: u64 = 100_000_000;
 /// Threads remembered; past it the stale ones are dropped.
 const THREADS_MAX: usize = 4096;
-/// Of so many threads at most `syscall` is kept open, however many descriptors there are.
-const KEPT_MAX: usize = 256;
+/// Files of `/proc` that are kept open at most, however many descriptors there are: two of each thread.
+const KEPT_MAX: usize = 512;
 
 /// What was seen of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
