@@ -44,6 +44,7 @@ fn view(
         hidden: None,
         quiet: Vec::new(),
         attribution,
+        callers_sleep: false,
         buffer,
         kernel_cache: KernelCache::Off,
         shared: None,

@@ -8,7 +8,8 @@
 //! write --> File::buffer take slots | buffer; or File::write_through: write back what overlaps | write | overlay
 //! fsync, close, rename, ... --> File::write_back   plan | pwritev(2) | commit, batch by batch
 //! write  --> room   is there so much room in SOURCE? else past the buffer, after what is dirty
-//! flusher (a thread of its own): what grew old, and what is too much; provide (another): memory ahead of its use
+//! flusher (a thread of its own): what grew old, and what is too much; provide (another): memory ahead of its use;
+//! prefetch (a third): what a sequential reader will ask for next
 //! ```
 //!
 //! # Locks, in this order
@@ -16,7 +17,7 @@
 //! 1. `File::io` orders everything that changes the file of SOURCE: writeback, writes past the buffer,
 //!    truncation. Held over system calls.
 //! 2. `File::state`, the file's part of the cache. Never over a system call, nor over another file's.
-//! 3. The pool of slots, the list of dirty files, the gate of waiting writers: leaves.
+//! 3. The pool of slots, the list of dirty files, the gate of waiting writers, the queue of read-ahead: leaves.
 //!
 //! Evicting a block takes the lock of that block's file, so slots are taken while no `state` is held.
 
@@ -28,6 +29,7 @@ mod flusher;
 mod gate;
 mod journal;
 mod looks;
+mod prefetch;
 mod provide;
 mod read;
 mod recover;
@@ -58,6 +60,7 @@ use crate::types::{FileId, Nanos};
 use budget::Budget;
 use flusher::Bell;
 use gate::Dirt;
+use prefetch::Prefetch;
 use provide::Ahead;
 use room::Room;
 use storage::ArenaMemory;
@@ -117,6 +120,7 @@ pub struct Buffers {
     shared: Arc<Shared>,
     pool: Mutex<Pool>,
     ahead: Ahead,
+    prefetch: Prefetch,
     files: DashMap<FileId, Weak<File>>,
     /// By device number.
     rooms: DashMap<u64, Arc<Room>>,
@@ -153,6 +157,7 @@ impl Buffers {
             shared,
             pool: Mutex::new(Pool::new(slots)),
             ahead: Ahead::default(),
+            prefetch: Prefetch::default(),
             files: DashMap::new(),
             rooms: DashMap::new(),
             budget: Budget::default(),

@@ -57,6 +57,7 @@ mod readahead;
 mod record;
 mod survey;
 mod undo;
+mod walk;
 mod writeback;
 
 pub use attrs::{Attrs, Facts, Outside, Remembered, SetMtime, Time, blocks_shown};

@@ -123,6 +123,8 @@ pub struct Options {
     pub quiet: Vec<Tid>,
     /// What is found out about each caller.
     pub attribution: Attribution,
+    /// Callers sleep by the time that they are served: over rings, which serve them on their own CPU.
+    pub callers_sleep: bool,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
     /// What the kernel may keep in memory.
@@ -153,8 +155,12 @@ impl Fs {
         options: Options,
     ) -> SysResult<Fs> {
         let (hidden, quiet) = (options.hidden.clone(), options.quiet.clone());
-        // Half of all descriptors are idle inodes'.
-        let callers = (options.attribution, options.descriptors / 8);
+        let callers = observe::Attributed {
+            attribution: options.attribution,
+            // Half of all descriptors are idle inodes'.
+            descriptors: options.descriptors / 8,
+            asleep: options.callers_sleep,
+        };
         let observer = Observer::new(recorder, hidden, quiet, callers);
         let observer = Arc::new(observer);
         let journal = || Arc::clone(&observer) as Arc<dyn Journal>;

@@ -22,6 +22,7 @@ fn view(dir: &Path, descriptors: usize) -> Fs {
         hidden: None,
         quiet: Vec::new(),
         attribution: Attribution::Process,
+        callers_sleep: false,
         buffer: None,
         kernel_cache: KernelCache::Off,
         shared: None,

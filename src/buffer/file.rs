@@ -1,7 +1,7 @@
 //! One file of the view and what is buffered of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::gate::Dirt;
 use super::looks::facts_of;
@@ -29,6 +29,8 @@ pub struct File {
     /// Held over everything that changes the file of SOURCE.
     pub(super) io: Mutex<()>,
     pub(super) state: Mutex<State>,
+    /// Something is no longer `coming`.
+    pub(super) arrived: Condvar,
 }
 
 /// What changes about a file.
@@ -56,6 +58,8 @@ pub(super) struct State {
     /// A read would move SOURCE's access time now (relatime), so one that is served from the buffer has to
     /// let SOURCE know.
     pub(super) access_due: bool,
+    /// Blocks that are being fetched ahead: the first, and one past the last.
+    pub(super) coming: Vec<(u64, u64)>,
     pub(super) errors: Errors,
 }
 
@@ -146,8 +150,10 @@ impl File {
                 conflict: false,
                 privileges: None,
                 access_due: true,
+                coming: Vec::new(),
                 errors: Errors::default(),
             }),
+            arrived: Condvar::new(),
         });
         buffers.files.insert(id, Arc::downgrade(&file));
         file

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::file::State;
+use super::prefetch::Prefetcher;
 use super::provide::Provider;
 use super::{Buffers, Did, File, lock};
 use crate::event::{Cause, OwnCause, Reason};
@@ -113,7 +114,8 @@ pub(super) const GLANCE: Duration = Duration::from_millis(1);
 pub struct Flusher {
     buffers: Arc<Buffers>,
     thread: Option<JoinHandle<()>>,
-    /// It goes when the flusher does.
+    /// They go when the flusher does.
+    prefetcher: Prefetcher,
     _provider: Provider,
 }
 
@@ -129,18 +131,22 @@ impl Flusher {
         Ok(Flusher {
             buffers: Arc::clone(buffers),
             thread: Some(thread),
+            prefetcher: Prefetcher::start(buffers)?,
             _provider: Provider::start(buffers)?,
         })
     }
 
-    /// Tells the thread to stop, and waits until it has, or until `abandon` is set: a disk may not answer.
+    /// Tells it to stop, with those that go with it, and waits until they have, or until `abandon` is set: a disk may not
+    /// answer.
     pub fn stop(mut self, abandon: &AtomicBool) {
         self.buffers.bell.stop();
+        self.prefetcher.tell_to_stop();
         let running = |thread: &JoinHandle<()>| !thread.is_finished();
-        while self.thread.as_ref().is_some_and(running) {
+        while self.thread.as_ref().is_some_and(running) || self.prefetcher.is_running() {
             if abandon.load(Ordering::SeqCst) {
-                // Not joined: the process ends without it.
+                // Not joined: the process ends without them.
                 self.thread = None;
+                self.prefetcher.abandon();
                 return;
             }
             std::thread::sleep(GLANCE);

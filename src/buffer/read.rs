@@ -1,7 +1,7 @@
 //! Reading a file through its buffer.
 
 use std::io::IoSliceMut;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::looks::facts_of;
 use super::{BLOCK_SIZE, Did, File, lock};
@@ -37,12 +37,28 @@ impl File {
     pub fn read(
         self: &Arc<Self>,
         did: &mut Did,
-        source: &dyn Backing,
+        source: &Arc<dyn Backing>,
         stream: &Mutex<Stream>,
         offset: u64,
         out: &mut [u8],
     ) -> SysResult<usize> {
         let range = ByteRange::at(offset, out.len() as u64);
+        let size = self.fetch_following(source, stream, range);
+        let read = self.read_until_it_fits(did, &**source, stream, range, out);
+        if size > 0 {
+            did.push(CacheDid::Readahead { size });
+        }
+        read
+    }
+
+    fn read_until_it_fits(
+        self: &Arc<Self>,
+        did: &mut Did,
+        source: &dyn Backing,
+        stream: &Mutex<Stream>,
+        range: ByteRange,
+        out: &mut [u8],
+    ) -> SysResult<usize> {
         for _ in 1..TRIES {
             if let Tried::Read(count) = self.try_read(did, source, stream, range, out)? {
                 return Ok(count);
@@ -64,12 +80,11 @@ impl File {
         range: ByteRange,
         out: &mut [u8],
     ) -> SysResult<Tried> {
-        let storage = self.buffers.storage();
-        let mut plan = self.lock().cache.read(storage, range, out);
+        let mut plan = self.plan(range, out);
         if plan.len < out.len() {
             // The end of the file: is it still there?
             self.look_below(did, source)?;
-            plan = self.lock().cache.read(storage, range, out);
+            plan = self.plan(range, out);
         }
         self.buffers.touch(&plan.touched);
         let read = ByteRange::at(range.start, plan.len as u64);
@@ -86,6 +101,23 @@ impl File {
         }
         tell(did, &plan, done);
         Ok(Tried::Read(plan.len))
+    }
+
+    /// Reads what is here; what is under way already comes first.
+    fn plan(&self, range: ByteRange, out: &mut [u8]) -> ReadPlan {
+        let size = BLOCK_SIZE as u64;
+        let mut state = self.lock();
+        loop {
+            let plan = state.cache.read(self.buffers.storage(), range, out);
+            let is_coming = |missing: &ByteRange| {
+                state.is_coming((missing.start / size, missing.end.div_ceil(size)))
+            };
+            if !plan.missing.iter().any(is_coming) {
+                return plan;
+            }
+            let waited = self.arrived.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Asks SOURCE what it looks like.
@@ -168,7 +200,7 @@ impl File {
     }
 
     /// Reads SOURCE from `at` into the slots, and the part that the read needs from there into `out`.
-    fn load(
+    pub(super) fn load(
         &self,
         slots: &[Slot],
         at: u64,
@@ -196,7 +228,13 @@ impl File {
     }
 
     /// Puts fetched blocks in: `first` is the first one, those from `needed_end` on were fetched ahead.
-    fn put_in(&self, slots: &[Slot], (first, needed_end): (u64, u64), got: u64, epoch: u64) {
+    pub(super) fn put_in(
+        &self,
+        slots: &[Slot],
+        (first, needed_end): (u64, u64),
+        got: u64,
+        epoch: u64,
+    ) {
         let (mut kept, mut returned) = (Vec::with_capacity(slots.len()), Vec::new());
         let mut state = self.lock();
         for (index, slot) in (first..).zip(slots) {

@@ -6,6 +6,7 @@
     reason = "offsets of the tests are small"
 )]
 
+mod ahead;
 mod faults;
 mod model;
 mod plans;
@@ -202,7 +203,7 @@ impl Bench {
         let (mut out, mut did) = (vec![0xaa; len], Did::new());
         let read = self
             .file
-            .read(&mut did, &*self.backing, &self.stream, at, &mut out);
+            .read(&mut did, &self.backing, &self.stream, at, &mut out);
         out.truncate(read.unwrap());
         (out, did)
     }

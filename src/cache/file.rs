@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::marks::Marks;
 use super::record::Block;
 use super::undo::Undo;
+use super::walk::Walk;
 use super::{Memory, Storage};
 use crate::types::{ByteRange, FileId, Nanos, OwnFd, Seq, Slot};
 
@@ -172,9 +173,10 @@ impl FileCache {
         };
         let range = range.intersect(of_file);
         let block_size = storage.memory.block_size();
+        let mut walk = Walk::over(&self.blocks);
         parts(range, block_size).all(|part| {
             let start = part.index * block_size as u64;
-            let Some(&slot) = self.blocks.get(&part.index) else {
+            let Some(slot) = walk.find(part.index) else {
                 return start >= self.source_size;
             };
             let block = storage.records.load(slot);
@@ -185,13 +187,35 @@ impl FileCache {
         })
     }
 
+    /// Of these blocks, from the first one that is not here to the last; `None` where all are. The end is exclusive.
+    #[must_use]
+    pub fn absent(&self, (mut first, mut end): (u64, u64)) -> Option<(u64, u64)> {
+        if first >= end {
+            return None;
+        }
+        for (index, _) in self.blocks.range(first..end) {
+            if *index != first {
+                break;
+            }
+            first += 1;
+        }
+        for (index, _) in self.blocks.range(first..end).rev() {
+            if *index + 1 != end {
+                break;
+            }
+            end -= 1;
+        }
+        (first < end).then_some((first, end))
+    }
+
     /// How many slots a write of this range takes at most: for blocks that are absent, and for copies of
     /// those under writeback.
     #[must_use]
     pub fn slots_needed<M: Memory>(&self, storage: Storage<'_, M>, range: ByteRange) -> usize {
-        let held = |part: &Part| {
-            let slot = self.blocks.get(&part.index);
-            slot.is_some_and(|slot| !storage.records.load(*slot).writing)
+        let mut walk = Walk::over(&self.blocks);
+        let mut held = |part: &Part| {
+            let slot = walk.find(part.index);
+            slot.is_some_and(|slot| !storage.records.load(slot).writing)
         };
         parts(range, storage.memory.block_size())
             .filter(|part| !held(part))

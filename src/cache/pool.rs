@@ -9,6 +9,7 @@
 //! Dirty blocks are in no queue: they cannot go. A block enters when it becomes clean.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::types::{FileId, Slot};
 
@@ -102,7 +103,27 @@ impl Queue {
 #[derive(Debug, Default)]
 struct Ghost {
     order: VecDeque<u64>,
-    there: HashSet<u64>,
+    there: HashSet<u64, BuildHasherDefault<AsItIs>>,
+}
+
+/// The hash of what is a hash already.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Ghost {

@@ -2,6 +2,7 @@
 
 use super::file::{FileCache, Part, parts};
 use super::record::Block;
+use super::walk::Walk;
 use super::{Memory, Storage};
 use crate::types::{ByteRange, Slot};
 
@@ -54,6 +55,7 @@ impl FileCache {
         };
         let mut reader = Reader {
             file: self,
+            walk: Walk::over(&self.blocks),
             storage,
             plan: &mut plan,
             start: range.start,
@@ -137,6 +139,7 @@ fn copy_gaps<M: Memory>(memory: &M, from: Slot, to: Slot, newer: &super::Bits, g
 
 struct Reader<'a, M> {
     file: &'a FileCache,
+    walk: Walk<'a>,
     storage: Storage<'a, M>,
     plan: &'a mut ReadPlan,
     start: u64,
@@ -145,7 +148,7 @@ struct Reader<'a, M> {
 
 impl<M: Memory> Reader<'_, M> {
     fn part(&mut self, part: Part) {
-        let Some(&slot) = self.file.blocks.get(&part.index) else {
+        let Some(slot) = self.walk.find(part.index) else {
             self.absent(part);
             return;
         };

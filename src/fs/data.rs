@@ -157,8 +157,7 @@ fn read_buffered(
         let read = || sys::read_at(handle.as_fd(), buf, offset);
         buffer.settled(&by, &mut did, around, read)
     } else {
-        let source = &*handle.backing;
-        buffer.read(&mut did, source, &handle.stream, offset, buf)
+        buffer.read(&mut did, &handle.backing, &handle.stream, offset, buf)
     };
     note.did(did);
     let count = count?;

@@ -56,15 +56,24 @@ impl fmt::Debug for Observer {
     }
 }
 
+/// How callers are attributed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attributed {
+    /// What is found out.
+    pub attribution: Attribution,
+    /// Descriptors that may be kept for it.
+    pub descriptors: usize,
+    /// Callers sleep by the time that they are served.
+    pub asleep: bool,
+}
+
 /// Makes events of operations, if anybody records.
 pub struct Observer {
     recorder: Option<Arc<Recorder>>,
     /// Where nobody records.
     clock: Clock,
     callers: OnceLock<Callers>,
-    attribution: Attribution,
-    /// That callers may keep.
-    descriptors: usize,
+    attributed: Attributed,
     hidden: Option<Hidden>,
     quiet: Vec<Tid>,
 }
@@ -166,19 +175,17 @@ impl Drop for Note {
 impl Observer {
     /// An observer that hands events to `recorder`, but none of the file `hidden` or of the threads
     /// `quiet`.
-    #[must_use]
-    pub fn new(
+    pub(super) fn new(
         recorder: Option<Arc<Recorder>>,
         hidden: Option<Hidden>,
         quiet: Vec<Tid>,
-        (attribution, descriptors): (Attribution, usize),
+        attributed: Attributed,
     ) -> Observer {
         Observer {
             recorder,
             clock: Clock::start(),
             callers: OnceLock::new(),
-            attribution,
-            descriptors,
+            attributed,
             hidden,
             quiet,
         }
@@ -187,7 +194,8 @@ impl Observer {
     /// What is known of threads; made at the first use, because a server that forks must not start
     /// threads before.
     pub fn callers(&self) -> &Callers {
-        self.callers.get_or_init(|| Callers::new(self.descriptors))
+        let descriptors = self.attributed.descriptors;
+        self.callers.get_or_init(|| Callers::new(descriptors))
     }
 
     /// Runs one operation and records it.
@@ -262,7 +270,7 @@ impl Observer {
         let Some(recorder) = self.recorder.as_ref().filter(|_| !self.is_hidden(call, on)) else {
             return unrecorded(Who::unknown());
         };
-        let mut who = match self.attribution {
+        let mut who = match self.attributed.attribution {
             Attribution::Nothing => Who::unknown(),
             Attribution::Full | Attribution::Process => {
                 Who::look_up(self.callers(), call.tid, now, kind)
@@ -273,7 +281,7 @@ impl Observer {
             return unrecorded(who);
         }
         let mut op = Box::new(Op::new(kind, recorder.next_seq(), now));
-        who.watch((self.attribution, watch), (kind, on), now);
+        who.watch((self.attributed, watch), (kind, on), now);
         describe_object(&mut op, on);
         describe_caller(&mut op, call, who.thread.as_ref(), on);
         Note {

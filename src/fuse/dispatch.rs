@@ -99,6 +99,7 @@ mod tests {
             hidden: None,
             quiet: Vec::new(),
             attribution: Attribution::Full,
+            callers_sleep: false,
             buffer: None,
             kernel_cache: KernelCache::Off,
             shared: None,

@@ -130,6 +130,7 @@ impl View {
             hidden,
             quiet: config.quiet,
             attribution: config.attribution.possible().0,
+            callers_sleep: rings.is_some(),
             buffer: config.buffer.map(|options| buffer::Options {
                 dirty_files: dirty_files(descriptors),
                 ..options

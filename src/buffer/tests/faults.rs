@@ -116,7 +116,7 @@ fn a_failing_read_is_the_readers_and_leaves_nothing_behind() {
     let mut out = [0; 100];
     let read = bench
         .file
-        .read(&mut Did::new(), &*bench.backing, &bench.stream, 0, &mut out);
+        .read(&mut Did::new(), &bench.backing, &bench.stream, 0, &mut out);
     assert_eq!(read, Err(Errno::EIO));
     bench.check();
     assert_eq!(bench.contents(), [1; 5_000]);

@@ -164,7 +164,13 @@ impl Run {
             }
             Step::Read { at, len } => {
                 let mut out = vec![0xaa; len];
-                let read = file.read(&mut did, &*backing, &self.bench.stream, at, &mut out);
+                let read = file.read(
+                    &mut did,
+                    &self.bench.backing,
+                    &self.bench.stream,
+                    at,
+                    &mut out,
+                );
                 self.read(read, &out, at);
             }
             Step::Direct { at, len } => {

@@ -9,14 +9,14 @@ use crate::cache::SetMtime;
 use crate::event::OwnCause;
 use crate::sys::{Space, Stat, SyncKind, TimeSet, Written};
 
-type Hook = Box<dyn FnMut() + Send>;
+pub(super) type Hook = Box<dyn FnMut() + Send>;
 
 /// A file in memory, and what is done before each write, and after each read.
 #[derive(Default)]
-struct Hooked {
-    inner: Memory,
+pub(super) struct Hooked {
+    pub(super) inner: Memory,
     before_write: Mutex<Option<Hook>>,
-    after_read: Mutex<Option<Hook>>,
+    pub(super) after_read: Mutex<Option<Hook>>,
 }
 
 impl fmt::Debug for Hooked {
@@ -73,14 +73,14 @@ impl Backing for Hooked {
     }
 }
 
-fn hooked(options: Options) -> (Arc<Hooked>, Arc<Bench>) {
+pub(super) fn hooked(options: Options) -> (Arc<Hooked>, Arc<Bench>) {
     let backing = Arc::new(Hooked::default());
     let bench = Arc::new(Bench::new(options, backing.clone()));
     (backing, bench)
 }
 
 /// Waits for what must come.
-fn until(what: &str, come: impl Fn() -> bool) {
+pub(super) fn until(what: &str, come: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !come() {
         assert!(Instant::now() < deadline, "{what} does not come");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::On;
+use super::{Attributed, On};
 use crate::caller;
 use crate::caller::{
     Answer, Asked, Caller, Callers, Doing, Found, From, Look, Moves, Open, Patience, Seen, Thread,
@@ -65,6 +65,7 @@ pub(super) struct Who {
     pub(super) thread: Option<Thread>,
     arrived: Nanos,
     moves_data: bool,
+    asleep: bool,
     caller: Option<Arc<Caller>>,
     attribution: Attribution,
     seeing: Seeing,
@@ -87,6 +88,9 @@ enum Seeing {
 /// by now.
 const HERE_WITHIN: Nanos = Nanos(50_000);
 
+/// So many bytes may take that long: who sleeps already is looked at before.
+const LONG: u64 = 64 << 10;
+
 /// A caller that does not sleep yet has only to be given the processor.
 const LOOKS: usize = 3;
 
@@ -97,6 +101,7 @@ impl Who {
             thread: None,
             arrived: Nanos(0),
             moves_data: false,
+            asleep: false,
             caller: None,
             attribution: Attribution::Process,
             seeing: Seeing::Nothing,
@@ -124,11 +129,13 @@ impl Who {
     /// Looks what the thread is doing, for a request that is recorded.
     pub(super) fn watch(
         &mut self,
-        (attribution, watch): (Attribution, Watch),
+        (attributed, watch): (Attributed, Watch),
         (kind, on): (OpKind, On<'_>),
         now: Nanos,
     ) {
+        let attribution = attributed.attribution;
         self.attribution = attribution;
+        self.asleep = attributed.asleep;
         if let On::Handle(handle) = on {
             self.handle = Some(Arc::clone(handle));
             self.asked = Asked::Descriptor;
@@ -167,6 +174,14 @@ impl Who {
             && *from == From::Call
         {
             *from = From::MaybeLater;
+        }
+        if let Asked::Read { len, .. } | Asked::Write { len, .. } = asked
+            && len >= LONG
+            && self.asleep
+            && let (Seeing::AtTheEnd, Some(caller)) = (&self.seeing, &self.caller)
+            && let Some(seen) = caller.look().filter(|seen| !seen.lacks_vector())
+        {
+            self.seeing = Seeing::Seen(seen);
         }
     }
 
