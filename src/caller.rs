@@ -12,8 +12,10 @@
 //!
 //! - Of a request whose caller is blocked in a system call of its own until the answer comes, `syscall` is read
 //!   right here ([`Caller::look`]): execve(2) begins only when all other threads of its process are gone.
-//! - Of a FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a process
-//!   that was seen to have others), another thread reads it ([`Caller::ask`]), and the request goes on without if
+//! - Of a FLUSH it is read right here if the caller is not in execve(2), as `statm` tells, which never waits
+//!   ([`Caller::may_be_in_exec`]).
+//! - Of any other FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a
+//!   process that was seen to have others), another thread reads it ([`Caller::ask`]), and the request goes on without if
 //!   that takes too long.
 //! - The memory of a process (the vectors of readv(2) and writev(2)) is read only there, too: that takes the lock of
 //!   its mappings, which mmap(2) of the same file by another thread holds while it waits for requests under way
@@ -53,7 +55,7 @@ use aside::Aside;
 const FRESH_NS: u64 = 100_000_000;
 /// Threads remembered; past it the stale ones are dropped.
 const THREADS_MAX: usize = 4096;
-/// Files of `/proc` that are kept open at most, however many descriptors there are: two of each thread.
+/// Files of `/proc` that are kept open at most, however many descriptors there are: up to three of each thread.
 const KEPT_MAX: usize = 512;
 
 /// What was seen of a thread.
@@ -151,6 +153,8 @@ struct State {
     name: Option<Kept>,
     /// `/proc/TID/syscall`, open.
     syscall: Option<Arc<Kept>>,
+    /// `/proc/TID/statm`, open.
+    statm: Option<Arc<Kept>>,
     /// The system call that the last transfer was part of.
     last: Option<Part>,
     /// It did not answer that question in the time of that patience: not to be asked again with no more of it before,
@@ -296,7 +300,7 @@ impl Caller {
             _ => {
                 let file = File::open(format!("/proc/{}/syscall", self.tid)).ok();
                 let count = file.as_ref().map(|file| file.read_at(&mut text, 0));
-                self.keep(file);
+                self.keep(file, |state| &mut state.syscall);
                 count?.ok()?
             }
         };
@@ -304,12 +308,33 @@ impl Caller {
     }
 
     /// Keeps the file of a thread that is new under its number.
-    fn keep(&self, file: Option<File>) {
+    fn keep(&self, file: Option<File>, place: impl Fn(&mut State) -> &mut Option<Arc<Kept>>) {
         let mut state = lock(&self.state);
-        if state.syscall.take().is_some() {
+        if place(&mut state).take().is_some() {
             *state = State::default();
         }
-        state.syscall = file.and_then(|file| self.shared.keep(file)).map(Arc::new);
+        *place(&mut state) = file.and_then(|file| self.shared.keep(file)).map(Arc::new);
+    }
+
+    /// Whether a thread that waits for the answer to a FLUSH may be in execve(2), which closes descriptors in its new
+    /// memory before it says where the code in there is: then `statm` has no text (fs/exec.c begin_new_exec(),
+    /// fs/binfmt_elf.c load_elf_binary()). Nor has it of a process that ends (exit_mm()). Where there is some, the
+    /// thread is not in execve(2), and no other of its process gets as far as that lock before this one is gone
+    /// (de_thread()).
+    #[must_use]
+    pub fn may_be_in_exec(&self) -> bool {
+        let mut text = [0; 128];
+        let kept = lock(&self.state).statm.clone();
+        let count = match kept.map(|kept| kept.file.read_at(&mut text, 0)) {
+            Some(Ok(count)) => Some(count),
+            _ => {
+                let file = File::open(format!("/proc/{}/statm", self.tid)).ok();
+                let count = file.as_ref().map(|file| file.read_at(&mut text, 0));
+                self.keep(file, |state| &mut state.statm);
+                count.and_then(Result::ok)
+            }
+        };
+        count.is_none_or(|count| !thread::has_text(&text[..count]))
     }
 
     /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each

@@ -202,6 +202,14 @@ impl File {
         size
     }
 
+    /// Whether something of a range is under way.
+    #[must_use]
+    pub fn is_coming(&self, range: ByteRange) -> bool {
+        let size = BLOCK_SIZE as u64;
+        let blocks = (range.start / size, range.end.div_ceil(size));
+        self.lock().is_coming(blocks)
+    }
+
     fn prefetch(&self, job: &Job) {
         let (first, end) = job.blocks;
         let count = |blocks: u64| usize::try_from(blocks).unwrap_or(usize::MAX);

@@ -29,25 +29,28 @@ impl Stream {
     /// The reader asks for `range`, of which something is to be fetched (`misses`) or nothing. Returns how
     /// many bytes to fetch behind it; 0 where nothing is.
     pub fn advance(&mut self, range: ByteRange, misses: bool) -> u64 {
-        let follows = range.start == self.next;
-        self.next = range.end;
-        if !follows {
-            self.window = if self.window / 2 < FIRST {
-                0
-            } else {
-                self.window / 2
-            };
-        } else if misses {
-            self.window = (self.window * 2)
-                .max(FIRST)
-                .max(range.len().min(READAHEAD_MAX))
-                .min(READAHEAD_MAX);
+        if misses || range.start != self.next {
+            self.window = self.would_fetch(range);
         }
+        self.next = range.end;
         if !misses {
             return 0;
         }
         self.ahead = range.end.saturating_add(self.window);
         self.window
+    }
+
+    /// How many bytes would be fetched behind `range`, if something of it had to be.
+    #[must_use]
+    pub fn would_fetch(&self, range: ByteRange) -> u64 {
+        let half = self.window / 2;
+        if range.start != self.next {
+            return if half < FIRST { 0 } else { half };
+        }
+        (self.window * 2)
+            .max(FIRST)
+            .max(range.len().min(READAHEAD_MAX))
+            .min(READAHEAD_MAX)
     }
 
     /// What another thread is to fetch while the reader is served `range`: the next window, if the reader goes on and

@@ -89,6 +89,12 @@ fn parse_comm(comm: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
+/// Whether `/proc/TID/statm` tells of code: its fourth number, pages (man 5 proc_pid_statm).
+pub(super) fn has_text(statm: &[u8]) -> bool {
+    let mut numbers = statm.split(u8::is_ascii_whitespace);
+    numbers.nth(3).is_some_and(|text| !text.is_empty() && text != b"0")
+}
+
 fn is_io_worker(tid: Tid) -> bool {
     let stat = std::fs::read(format!("/proc/{tid}/stat"));
     stat.is_ok_and(|stat| parse_flags(&String::from_utf8_lossy(&stat)) & PF_IO_WORKER != 0)
@@ -145,6 +151,16 @@ mod tests {
         while read_name_again(&mut thread, &comm) {
             assert!(std::time::Instant::now() < deadline);
         }
+    }
+
+    #[test]
+    fn who_runs_has_code_and_who_has_no_memory_has_not() {
+        let own = std::fs::read("/proc/self/statm").unwrap();
+        assert!(has_text(&own), "{own:?}");
+        assert!(has_text(b"2134 512 400 10 0 300 0\n"));
+        assert!(!has_text(b"33 1 0 0 0 33 0\n"));
+        assert!(!has_text(b"0 0 0 0 0 0 0\n"));
+        assert!(!has_text(b"") && !has_text(b"1 2 3"));
     }
 
     #[test]

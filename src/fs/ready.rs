@@ -3,8 +3,12 @@
 //! The answers are hints. What they say may change at any moment; then somebody waits who would rather not have.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use super::Fs;
+use super::handle::Handle;
+use super::inode::lock;
+use crate::buffer::OnClose;
 use crate::sys;
 use crate::types::{ByteRange, Fh};
 
@@ -34,9 +38,19 @@ impl Fs {
             return Ready::Now;
         };
         match &handle.buffer {
-            Some(buffer) if buffer.holds(ByteRange::at(offset, len)) => Ready::Now,
-            // What is missing is read with what is ahead of it.
-            Some(_) => Ready::Later,
+            Some(buffer) => {
+                let range = ByteRange::at(offset, len);
+                if buffer.holds(range) {
+                    return Ready::Now;
+                }
+                // What is missing is read with what is ahead of it.
+                let ahead = lock(&handle.stream).would_fetch(range);
+                let all = len.saturating_add(ahead);
+                let quick = all <= SMALL
+                    && !buffer.is_coming(range)
+                    && sys::is_in_page_cache(handle.as_fd(), offset, all);
+                if quick { Ready::BySource } else { Ready::Later }
+            }
             None if flags & libc::O_DIRECT != 0 => Ready::Later,
             None if sys::is_in_page_cache(handle.as_fd(), offset, len) => Ready::BySource,
             None => Ready::Later,
@@ -64,15 +78,42 @@ impl Fs {
         }
     }
 
-    /// Whether something of the file is to be written back.
+    /// How soon close(2) of a descriptor can be answered.
     #[must_use]
-    pub fn has_dirty(&self, fh: Fh) -> bool {
+    pub fn can_flush(&self, fh: Fh) -> Ready {
         let handle = self.handle(fh);
-        handle.is_ok_and(|handle| {
-            handle
-                .buffer
-                .as_ref()
-                .is_some_and(|buffer| buffer.is_dirty())
-        })
+        match handle.as_ref().map(|handle| handle.buffer.as_deref()) {
+            Ok(Some(buffer)) if buffer.is_dirty() && self.on_close() == OnClose::Writeback => {
+                match buffer.dirty_bytes() <= SMALL {
+                    true => Ready::BySource,
+                    false => Ready::Later,
+                }
+            }
+            // An error takes no time.
+            Ok(_) | Err(_) => Ready::Now,
+        }
+    }
+
+    /// How soon data and holes of an open file can be told apart, for which what is dirty goes to SOURCE.
+    #[must_use]
+    pub fn can_seek(&self, fh: Fh) -> Ready {
+        let handle = self.handle(fh);
+        let is_dirty = |handle: &Arc<Handle>| {
+            let buffer = handle.buffer.as_ref();
+            buffer.is_some_and(|buffer| buffer.is_dirty())
+        };
+        match handle.is_ok_and(|handle| is_dirty(&handle)) {
+            true => Ready::Later,
+            false => Ready::BySource,
+        }
+    }
+
+    /// How soon a file can be renamed, before which its data goes to SOURCE if it takes another's name.
+    #[must_use]
+    pub fn can_rename(&self) -> Ready {
+        match self.dirty_bytes() {
+            0 => Ready::BySource,
+            _ => Ready::Later,
+        }
     }
 }

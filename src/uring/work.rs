@@ -37,18 +37,17 @@ pub(super) fn work(fs: &Fs, request: &Request, entry: &Entry) -> Work {
                 .into();
         }
         op::WRITE => return fs.can_write(fh, args.u32(16).into(), args.i32(32)).into(),
-        op::FLUSH => fs.has_dirty(fh),
+        op::FLUSH => return fs.can_flush(fh).into(),
+        op::LSEEK => return fs.can_seek(fh).into(),
+        op::RENAME | op::RENAME2 => return fs.can_rename().into(),
         op::RELEASE | op::RELEASEDIR => false,
         op::SETATTR if args.u32(0) & valid::SIZE != 0 => true,
         op::OPEN if args.i32(0) & libc::O_TRUNC != 0 => true,
         op::FSYNC
         | op::FSYNCDIR
         | op::FALLOCATE
-        | op::LSEEK
         | op::COPY_FILE_RANGE
         | op::COPY_FILE_RANGE_64
-        | op::RENAME
-        | op::RENAME2
         | op::IOCTL => true,
         _ => return Work::Source,
     };

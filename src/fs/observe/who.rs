@@ -150,6 +150,10 @@ impl Who {
                 .thread
                 .as_ref()
                 .is_some_and(|thread| caller.is_asynchronous(thread));
+        let watch = match (kind, attribution) {
+            (OpKind::Flush, Attribution::Full) if !caller.may_be_in_exec() => Watch::Here,
+            _ => watch,
+        };
         self.seeing = match (attribution, watch) {
             (Attribution::Full, Watch::Here) if !asynchronous => Seeing::AtTheEnd,
             (Attribution::Process | Attribution::Nothing, Watch::Here) => Seeing::Nothing,
