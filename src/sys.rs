@@ -33,7 +33,7 @@ pub use pages::Pages;
 pub use path::{
     Access, Stat, TimeSet, access, chmod, chown, is_overlay, link_fd, make_dir, make_node,
     make_symlink, open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size,
-    set_times, stat, statfs, unlink,
+    set_times, stat, stat_below, statfs, unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit, share_heaps};
 pub use space::{Space, own_size_limit, quota_left, size_limit, space};

@@ -92,7 +92,9 @@ fn parse_comm(comm: &[u8]) -> String {
 /// Whether `/proc/TID/statm` tells of code: its fourth number, pages (man 5 proc_pid_statm).
 pub(super) fn has_text(statm: &[u8]) -> bool {
     let mut numbers = statm.split(u8::is_ascii_whitespace);
-    numbers.nth(3).is_some_and(|text| !text.is_empty() && text != b"0")
+    numbers
+        .nth(3)
+        .is_some_and(|text| !text.is_empty() && text != b"0")
 }
 
 fn is_io_worker(tid: Tid) -> bool {

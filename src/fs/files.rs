@@ -74,8 +74,9 @@ impl Files {
         }
     }
 
-    /// Counts an open of a file, which SOURCE shows like `stat`, making its buffer where there is none.
-    fn open(&self, inode: &Arc<Inode>, stat: &Stat) -> Arc<File> {
+    /// Counts an open of a file, which SOURCE shows like `stat`, making its buffer where there is none. Says whether it
+    /// is new.
+    fn open(&self, inode: &Arc<Inode>, stat: &Stat) -> (Arc<File>, bool) {
         let make = || {
             let subject = Arc::new(Known(Arc::clone(inode)));
             File::new(&self.buffers, subject, stat)
@@ -113,9 +114,10 @@ impl Files {
             }
         };
         file.set_subject(Arc::new(Known(Arc::clone(inode))));
+        let new = old.is_none();
         // Dropped where no lock is held.
         drop((old, fresh));
-        file
+        (file, new)
     }
 
     /// An open of a file is over; how many are left. Its buffer is let go of where nothing needs it.
@@ -242,10 +244,9 @@ impl Fs {
             return Ok(None);
         }
         let stat = sys::stat(source)?;
-        let file = files.open(inode, &stat);
+        let (file, new) = files.open(inode, &stat);
         // A file that was buffered before may have changed.
-        let looked = file.attributes(did, || sys::stat(source));
-        if let Err(errno) = looked {
+        if !new && let Err(errno) = file.attributes(did, || sys::stat(source)) {
             files.released(inode, &file);
             return Err(errno);
         }

@@ -200,6 +200,18 @@ impl Inodes {
         found.is_still(self.identity(stat)).then_some(found)
     }
 
+    /// Counts one lookup of the file that `stat` describes, if it is known and has its descriptor.
+    pub fn remember_again(&self, stat: &Stat) -> Option<Arc<Inode>> {
+        let node = self.numbers.node(stat.dev, stat.ino);
+        // The count changes while the shard is locked.
+        let known = self.by_node.get(&node)?;
+        let same = known.identity == self.identity(stat) && known.pinned().is_some();
+        same.then(|| {
+            known.lookups.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(&known)
+        })
+    }
+
     /// Counts one lookup of the file behind `fd`, making its entry where it is new.
     pub fn remember(&self, fd: OwnedFd, stat: &Stat) -> Arc<Inode> {
         self.open.fetch_add(1, Ordering::Relaxed);

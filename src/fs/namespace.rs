@@ -12,7 +12,7 @@ use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
 use crate::event::{ByteText, OpKind};
-use crate::sys::{self, Access, SysResult};
+use crate::sys::{self, Access, Stat, SysResult};
 use crate::types::NodeId;
 
 /// Mode and umask of something that is to be made.
@@ -60,6 +60,10 @@ impl Fs {
         did: &mut Did,
     ) -> SysResult<(Arc<Inode>, Attr)> {
         let dir_fd = self.fd(dir)?;
+        let found = sys::stat_below(dir_fd.as_fd(), name)?;
+        if let Some(inode) = self.inodes.remember_again(&found) {
+            return self.entered(dir, name, (inode, found), did);
+        }
         let fd = sys::open_below(dir_fd.as_fd(), name, libc::O_PATH, Access::Existing)?;
         self.enter(dir, name, fd, did)
     }
@@ -74,6 +78,16 @@ impl Fs {
     ) -> SysResult<(Arc<Inode>, Attr)> {
         let found = sys::stat(fd.as_fd())?;
         let inode = self.inodes.remember(fd, &found);
+        self.entered(dir, name, (inode, found), did)
+    }
+
+    fn entered(
+        &self,
+        dir: &Arc<Inode>,
+        name: &OsStr,
+        (inode, found): (Arc<Inode>, Stat),
+        did: &mut Did,
+    ) -> SysResult<(Arc<Inode>, Attr)> {
         note_name(&inode, dir, name);
         let fd = self.fd(&inode)?;
         let stat = match self.shows_otherwise(&inode) {

@@ -133,18 +133,24 @@ pub(super) fn proc_path(fd: BorrowedFd<'_>) -> CString {
 /// # Errors
 /// Those of statx(2).
 pub fn stat(fd: BorrowedFd<'_>) -> SysResult<Stat> {
+    stat_raw(fd, EMPTY, libc::AT_EMPTY_PATH)
+}
+
+/// The attributes of whatever has this name in a directory, a symbolic link too.
+///
+/// # Errors
+/// Those of statx(2); `EINVAL` for a name with a NUL byte.
+pub fn stat_below(dir: BorrowedFd<'_>, name: &OsStr) -> SysResult<Stat> {
+    // As O_PATH does not either.
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    stat_raw(dir, &c_name(name)?, flags)
+}
+
+fn stat_raw(fd: BorrowedFd<'_>, name: &CStr, flags: i32) -> SysResult<Stat> {
     let mut buf = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
     // SAFETY: the name is NUL-terminated, the buffer is valid for one statx record.
-    check(unsafe {
-        libc::statx(
-            fd.as_raw_fd(),
-            EMPTY.as_ptr(),
-            libc::AT_EMPTY_PATH,
-            mask,
-            buf.as_mut_ptr(),
-        )
-    })?;
+    check(unsafe { libc::statx(fd.as_raw_fd(), name.as_ptr(), flags, mask, buf.as_mut_ptr()) })?;
     // SAFETY: statx succeeded and filled the (zeroed) record.
     Ok(from_statx(&unsafe { buf.assume_init() }))
 }
