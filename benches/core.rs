@@ -29,6 +29,7 @@ const ME: Call = Call {
     uid: 0,
     gid: 0,
     tid: Tid(1),
+    unique: 0,
 };
 
 /// A view of a directory, without FUSE, and a file that is open in it.
@@ -45,6 +46,7 @@ fn view(
         quiet: Vec::new(),
         attribution,
         callers_sleep: false,
+        told: None,
         buffer,
         kernel_cache: KernelCache::Off,
         shared: None,

@@ -35,6 +35,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use crate::caller::Told;
 pub use answer::{Answer, Promise};
 pub use attrs::{Attr, NewAttrs};
 pub use data::{ReadFrom, ReadHow};
@@ -64,6 +65,8 @@ pub struct Call {
     pub uid: u32,
     /// Its filesystem gid.
     pub gid: u32,
+    /// The request's number (`unique`, include/uapi/linux/fuse.h struct fuse_in_header).
+    pub unique: u64,
 }
 
 /// Who decides what a caller may do.
@@ -125,6 +128,8 @@ pub struct Options {
     pub attribution: Attribution,
     /// Callers sleep by the time that they are served: over rings, which serve them on their own CPU.
     pub callers_sleep: bool,
+    /// What the kernel tells of them.
+    pub told: Option<Arc<Told>>,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
     /// What the kernel may keep in memory.
@@ -160,6 +165,7 @@ impl Fs {
             // Half of all descriptors are idle inodes'.
             descriptors: options.descriptors / 8,
             asleep: options.callers_sleep,
+            told: options.told.clone(),
         };
         let observer = Observer::new(recorder, hidden, quiet, callers);
         let observer = Arc::new(observer);

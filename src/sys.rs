@@ -5,6 +5,7 @@
 //! names are handed on as bytes and must not contain NUL (`EINVAL`).
 
 mod arena;
+mod bpf;
 mod clock;
 mod cpu;
 mod creds;
@@ -15,12 +16,14 @@ mod path;
 mod proc;
 pub mod process;
 mod space;
+mod stat;
 pub mod terminal;
 mod vectored;
 mod words;
 mod xattr;
 
 pub use arena::{Arena, Edit as ArenaEdit, View as ArenaView};
+pub use bpf::{Sender, Senders};
 pub use clock::coarse_time;
 pub use cpu::{current_cpu, stay_on};
 pub use creds::{AsCaller, Switch, keep_needed_capabilities, leave_groups};
@@ -31,12 +34,13 @@ pub use io::{
 };
 pub use pages::Pages;
 pub use path::{
-    Access, Stat, TimeSet, access, chmod, chown, is_overlay, link_fd, make_dir, make_node,
-    make_symlink, open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size,
-    set_times, stat, stat_below, statfs, unlink,
+    Access, TimeSet, access, chmod, chown, is_overlay, link_fd, make_dir, make_node, make_symlink,
+    open_below, open_path, open_proc_fds, read_link, rename, reopen, set_size, set_times, statfs,
+    unlink,
 };
 pub use proc::{lift_file_size_limit, raise_descriptor_limit, share_heaps};
 pub use space::{Space, own_size_limit, quota_left, size_limit, space};
+pub use stat::{Stat, stat, stat_below};
 pub use vectored::{Written, read_vectored_at, write_vectored_at};
 pub use words::Words;
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};

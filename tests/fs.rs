@@ -23,6 +23,7 @@ fn view(dir: &Path, descriptors: usize) -> Fs {
         quiet: Vec::new(),
         attribution: Attribution::Process,
         callers_sleep: false,
+        told: None,
         buffer: None,
         kernel_cache: KernelCache::Off,
         shared: None,
@@ -35,6 +36,7 @@ fn call() -> Call {
         tid: Tid(0),
         uid: 0,
         gid: 0,
+        unique: 0,
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use iolens::event::{Caller, Event, Op, OpKind};
 use iolens::trace::reader::{Item, Reader};
-use support::{Scratch, USER};
+use support::{Running, Scratch, USER};
 
 /// What `script` (of Python) did, in order of arrival. Each must have got through in time.
 fn recorded_with(scratch: &Scratch, options: &[&str], script: &str) -> Vec<Op> {
@@ -283,6 +283,54 @@ os.execvp('true', ['true'])
             "{op:?}"
         );
         assert_eq!(op.fd, None);
+    }
+}
+
+/// What says that the kernel does not tell who asks, and why.
+const LOOKED_UP: &str = "callers are looked up in /proc: the kernel does not tell who they are: ";
+
+/// Where the kernel tells who sends a request, nobody has to wait for execve(2), and what it closes is known too.
+#[test]
+fn where_the_kernel_tells_who_asks_what_an_exec_closes_is_known() {
+    let script = "import os
+for n in range(20):
+    os.write(os.open(f'f{n}', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC), b'x')
+os.execvp('true', ['true'])
+";
+    let recorded = |refuse: bool| {
+        let scratch = Scratch::new();
+        let mut command = scratch.iolens(&["run", "-vv", "--", "python3", "-c", script]);
+        if refuse {
+            command.env("IOLENS_NO_BPF", "1");
+        }
+        let outcome = Running::start(&mut command).finish();
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let flushes = of(&latest(&scratch), &[OpKind::Flush]);
+        let names = flushes
+            .iter()
+            .map(|op| op.syscall.as_deref().unwrap_or("?"));
+        (outcome.stderr, names.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (said, names) = recorded(true);
+    assert!(
+        said.contains(&format!("{LOOKED_UP}IOLENS_NO_BPF is set")),
+        "{said}"
+    );
+    assert!(
+        names.iter().all(|name| name == "?" || name == "execve"),
+        "{names:?}"
+    );
+    let (said, names) = recorded(false);
+    match said.split_once(LOOKED_UP) {
+        None => assert_eq!(names, ["execve"; 20]),
+        // Another machine, an older kernel, no tracefs, or root without the capabilities.
+        Some((_, why)) => {
+            let reasons = ["ENOSYS", "ENOENT", "EPERM", "EACCES", "IOLENS_NO_BPF"];
+            assert!(
+                reasons.iter().any(|reason| why.starts_with(reason)),
+                "{why}"
+            );
+        }
     }
 }
 

@@ -80,7 +80,15 @@ impl Doing {
         for arg in &mut args {
             *arg = hex()?;
         }
-        let stack = hex()?;
+        Doing::of(number, args, hex()?)
+    }
+
+    /// The same from numbers.
+    #[must_use]
+    pub fn of(number: i64, args: [u64; 6], stack: u64) -> Option<Doing> {
+        if number < 0 {
+            return Some(Doing::Fault);
+        }
         let name = Sysno::new(usize::try_from(number).ok()?)?.name();
         (stack >= LOWEST_STACK).then_some(Doing::Call(SystemCall { name, args }))
     }

@@ -21,7 +21,7 @@ use crate::mount::{Detach, Problem, detached, direct, fusermount, holders};
 use crate::server::control::{self, Control};
 use crate::server::record::{Recording, Target};
 use crate::server::supervisor::{self, Charge, Supervisor};
-use crate::server::view::{Serving, ViewConfig};
+use crate::server::view::{self, Serving, ViewConfig};
 use crate::server::{Happening, Report, Server, print, say, signals};
 use crate::sys::process::{Forked, exit_now, fork};
 use crate::types::Tid;
@@ -263,6 +263,7 @@ impl Served {
     /// not this process: killed while it waits for an answer of its own, a server could never die.
     fn start(plan: Plan, prober: u32) -> Result<Served, Problem> {
         let (device, mut mounted) = mount(&plan)?;
+        let told = view::told(plan.recording.attribution, mounted.dev);
         let shared = supervisor::memory(plan.buffer.as_ref())?;
         let supervisor = supervise(shared.clone(), &plan.source.path, &mounted)?;
         let config = ViewConfig {
@@ -275,6 +276,7 @@ impl Served {
             only_ids: None,
             quiet: vec![Tid(prober)],
             attribution: plan.recording.attribution,
+            told,
             buffer: plan.buffer,
             shared,
         };

@@ -16,7 +16,7 @@ use super::inode::Inode;
 use super::names::{path_below, path_of};
 use super::{Call, Hidden};
 use crate::buffer::{By, Did, Gate, Subject};
-use crate::caller::{Asked, Callers, Thread};
+use crate::caller::{Asked, Callers, Thread, Told};
 use crate::event::{ByteText, CacheDid, Caller, Event, Op, OpKind, Reason};
 use crate::sys::SysResult;
 use crate::trace::{Clock, Recorder};
@@ -57,7 +57,7 @@ impl fmt::Debug for Observer {
 }
 
 /// How callers are attributed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attributed {
     /// What is found out.
     pub attribution: Attribution,
@@ -65,6 +65,8 @@ pub(super) struct Attributed {
     pub descriptors: usize,
     /// Callers sleep by the time that they are served.
     pub asleep: bool,
+    /// What the kernel tells of them.
+    pub told: Option<Arc<Told>>,
 }
 
 /// Makes events of operations, if anybody records.
@@ -281,7 +283,7 @@ impl Observer {
             return unrecorded(who);
         }
         let mut op = Box::new(Op::new(kind, recorder.next_seq(), now));
-        who.watch((self.attributed, watch), (kind, on), now);
+        who.watch((&self.attributed, watch), (kind, on), (call, now));
         describe_object(&mut op, on);
         describe_caller(&mut op, call, who.thread.as_ref(), on);
         Note {

@@ -17,6 +17,7 @@ pub(super) fn call(request: &fuser::Request) -> Call {
         tid: Tid(request.pid()),
         uid: request.uid(),
         gid: request.gid(),
+        unique: request.unique().0,
     }
 }
 

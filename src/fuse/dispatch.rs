@@ -100,6 +100,7 @@ mod tests {
             quiet: Vec::new(),
             attribution: Attribution::Full,
             callers_sleep: false,
+            told: None,
             buffer: None,
             kernel_cache: KernelCache::Off,
             shared: None,

@@ -8,11 +8,13 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// The type that `/proc/mounts` shows for our mounts.
 pub const FS_TYPE: &str = "fuse.iolens";
 
 /// A filesystem's device number, as `major:minor`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DevNo {
     /// Major number; 0 for filesystems without a block device.
     pub major: u32,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Errno;
 use crate::mount::Problem;
+use crate::mount::mountinfo::DevNo;
 use crate::server::Report;
 use crate::sys::process::receive;
 
@@ -22,8 +23,8 @@ const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// From M to S.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToServer {
-    /// The view is mounted; its descriptor comes along.
-    Mounted,
+    /// The view is mounted, under this device number; its descriptor comes along.
+    Mounted(DevNo),
     /// CMD has ended with this status.
     ProgramEnded(i32),
     /// Finish now, whoever still uses the view.

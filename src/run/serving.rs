@@ -18,7 +18,7 @@ use crate::mount::options::Access;
 use crate::mount::userns::{Privilege, privilege};
 use crate::mount::{Problem, detached};
 use crate::server::supervisor::{self, Charge, Supervisor};
-use crate::server::view::ViewConfig;
+use crate::server::view::{self, ViewConfig};
 use crate::server::{Happening, Server, signals, spawn};
 use crate::sys::process::exit_now;
 use crate::types::Tid;
@@ -54,9 +54,10 @@ fn start(
     detached::from_terminal(plan.serving.transport.session())?;
     detached::silence_stdin_and_stdout()?;
     signals::block()?;
-    let Some((ToServer::Mounted, Some(device))) = link.receive().ok().flatten() else {
+    let Some((ToServer::Mounted(dev), Some(device))) = link.receive().ok().flatten() else {
         return Ok(None);
     };
+    let told = view::told(plan.recording.attribution, dev);
     let shared = supervisor::memory(plan.buffer.as_ref())?;
     let supervisor = supervise(link, shared.clone(), &source)?;
     let mountpoint = source.path.clone();
@@ -79,6 +80,7 @@ fn start(
         only_ids: (!root).then_some(ids),
         quiet: vec![Tid(u32::try_from(main.as_raw()).unwrap_or(0))],
         attribution: plan.recording.attribution,
+        told,
         buffer: plan.buffer,
         shared,
     };
@@ -123,7 +125,7 @@ fn listen(
                     abandon.store(true, Ordering::SeqCst);
                     Happening::EndNow
                 }
-                ToServer::Mounted => continue,
+                ToServer::Mounted(_) => continue,
             };
             if sender.send(happening).is_err() {
                 return;

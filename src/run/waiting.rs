@@ -75,7 +75,7 @@ impl Waiting {
         let device = mounted.take_device();
         let device = device.as_ref().map(AsFd::as_fd);
         // The answer, or the end of the link, says whether it arrived.
-        let _ = self.link.send(&ToServer::Mounted, device);
+        let _ = self.link.send(&ToServer::Mounted(mounted.dev), device);
         match self.next_message() {
             Some(ToMain::Ready) => Ok(()),
             other => Err(out_of_turn(other)),

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::buffer::{self, Drained, Lost, Shared};
 use crate::error::Errno;
 use crate::event::OwnCause;
-use crate::fs::{self, Attribution, Fs, Hidden, KernelCache, Owners, Permissions};
+use crate::fs::{self, Attribution, Fs, Hidden, KernelCache, Owners, Permissions, Told};
 use crate::fuse::{self, Allowed, Served};
 use crate::mount::Problem;
 use crate::mount::detached::Session;
+use crate::mount::mountinfo::DevNo;
 use crate::mount::options::Access;
 use crate::sys::{self, AsCaller};
 use crate::trace::Recorder;
@@ -96,6 +97,8 @@ pub struct ViewConfig {
     pub quiet: Vec<Tid>,
     /// What is to be found out about each caller.
     pub attribution: Attribution,
+    /// What the kernel tells of callers.
+    pub told: Option<Arc<Told>>,
     /// How file data is buffered; `None` with policy `off`.
     pub buffer: Option<buffer::Options>,
     /// The buffer's memory.
@@ -131,6 +134,7 @@ impl View {
             quiet: config.quiet,
             attribution: config.attribution.possible().0,
             callers_sleep: rings.is_some(),
+            told: config.told,
             buffer: config.buffer.map(|options| buffer::Options {
                 dirty_files: dirty_files(descriptors),
                 ..options
@@ -184,6 +188,24 @@ impl View {
     /// What the drain has left dirty.
     pub(super) fn left_over(&self) -> Vec<Lost> {
         self.fs.left_over()
+    }
+}
+
+/// Has the kernel tell who sends requests of the view with this device number, if that is to be found out and can be had:
+/// by root, before it gives up capabilities.
+#[must_use]
+pub fn told(attribution: Attribution, dev: DevNo) -> Option<Arc<Told>> {
+    if attribution != Attribution::Full || !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    match Told::start(dev.major, dev.minor) {
+        Ok(told) => Some(Arc::new(told)),
+        Err(why) => {
+            log::debug!(
+                "callers are looked up in /proc: the kernel does not tell who they are: {why}"
+            );
+            None
+        }
     }
 }
 

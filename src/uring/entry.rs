@@ -109,6 +109,7 @@ impl Entry {
                 uid: u32_at(header, 24),
                 gid: u32_at(header, 28),
                 tid: Tid(u32_at(header, 32)),
+                unique: u64_at(header, 8),
             },
         }
     }

@@ -11,6 +11,7 @@ use crate::caller::{
     What,
 };
 use crate::event::{Op, OpKind};
+use crate::fs::Call;
 use crate::fs::handle::{Handle, POSITION_UNKNOWN};
 use crate::types::{Nanos, Tid};
 
@@ -80,6 +81,8 @@ enum Seeing {
     /// When the answer is about to be given. By then the caller is asleep, as a rule: the kernel makes whoever reads
     /// `/proc/TID/syscall` before wait for that (kernel/sched/core.c wait_task_inactive()).
     AtTheEnd,
+    /// By the kernel, as the request was sent.
+    Told(Seen),
     Seen(Seen),
     Coming(Answer),
 }
@@ -129,9 +132,9 @@ impl Who {
     /// Looks what the thread is doing, for a request that is recorded.
     pub(super) fn watch(
         &mut self,
-        (attributed, watch): (Attributed, Watch),
+        (attributed, watch): (&Attributed, Watch),
         (kind, on): (OpKind, On<'_>),
-        now: Nanos,
+        (call, now): (&Call, Nanos),
     ) {
         let attribution = attributed.attribution;
         self.attribution = attribution;
@@ -145,6 +148,11 @@ impl Who {
         }
         let Some(caller) = &self.caller else { return };
         self.moves_data = matches!(kind, OpKind::Read | OpKind::Write);
+        let told = attributed.told.as_deref();
+        if let Some(seen) = told.and_then(|told| told.seen(call.unique, call.tid)) {
+            self.seeing = Seeing::Told(seen);
+            return;
+        }
         let asynchronous = self.moves_data
             && self
                 .thread
@@ -198,6 +206,7 @@ impl Who {
     fn seen(&mut self, now: Nanos) -> Option<Seen> {
         let seen = match (&self.seeing, &self.caller) {
             (Seeing::Seen(seen), _) => return Some(*seen),
+            (Seeing::Told(seen), _) => Some(*seen),
             (Seeing::AtTheEnd, Some(caller)) => self.look(caller, now),
             (Seeing::Coming(answer), _) => answer.wait(now),
             (Seeing::AtTheEnd, None) | (Seeing::Nothing, _) => None,
