@@ -11,6 +11,7 @@ mod cpu;
 mod creds;
 mod dirents;
 mod io;
+mod memory_file;
 mod pages;
 mod path;
 mod proc;

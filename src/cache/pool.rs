@@ -8,9 +8,6 @@
 //!
 //! Dirty blocks are in no queue: they cannot go. A block enters when it becomes clean.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
-
 use crate::types::{FileId, Slot};
 
 /// The small queue's share of all slots, percent: the paper's 10.
@@ -98,49 +95,60 @@ impl Queue {
     }
 }
 
-/// The last blocks that left the small queue, by the hash of what they were: a false one among 2^64 only
-/// costs a better place than deserved.
-#[derive(Debug, Default)]
+/// The last blocks that left the small queue, by the hash of what they were: a table of small sets, each in one line of
+/// the processor's cache. A false one among 2^32 only costs a better place than deserved; where more than four fall into
+/// one set, the oldest is forgotten early.
+#[derive(Debug)]
 struct Ghost {
-    order: VecDeque<u64>,
-    there: HashSet<u64, BuildHasherDefault<AsItIs>>,
-}
-
-/// The hash of what is a hash already.
-#[derive(Debug, Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    /// The upper half of the hash, and when it left.
+    sets: Vec<[(u32, u32); 4]>,
+    /// Blocks that have left. Time, for a ghost.
+    now: u32,
+    /// How long one is remembered.
+    span: u32,
 }
 
 impl Ghost {
-    fn note(&mut self, key: u64, max: usize) {
-        if self.there.insert(key) {
-            self.order.push_back(key);
-        }
-        while self.order.len() > max {
-            if let Some(oldest) = self.order.pop_front() {
-                self.there.remove(&oldest);
-            }
+    /// One that remembers the last `span` blocks.
+    fn new(span: usize) -> Ghost {
+        let sets = (span / 2).next_power_of_two();
+        let span = u32::try_from(span).unwrap_or(u32::MAX / 2);
+        Ghost {
+            sets: vec![[(0, 0); 4]; sets],
+            // The empty places are of long ago.
+            now: span + 1,
+            span,
         }
     }
 
-    fn recalls(&self, key: u64) -> bool {
-        self.there.contains(&key)
+    fn note(&mut self, key: u64) {
+        self.now = self.now.wrapping_add(1);
+        let (now, mark) = (self.now, mark(key));
+        let set = self.set(key);
+        let age = |place: &(u32, u32)| now.wrapping_sub(place.1);
+        let same = set.iter().position(|place| place.0 == mark);
+        let oldest = (0..set.len()).max_by_key(|at| age(&set[*at]));
+        if let Some(at) = same.or(oldest) {
+            set[at] = (mark, now);
+        }
     }
+
+    fn recalls(&mut self, key: u64) -> bool {
+        let (now, span, mark) = (self.now, self.span, mark(key));
+        let mut set = self.set(key).iter();
+        set.any(|place| place.0 == mark && now.wrapping_sub(place.1) < span)
+    }
+
+    fn set(&mut self, key: u64) -> &mut [(u32, u32); 4] {
+        let sets = self.sets.len();
+        let at = usize::try_from(key).unwrap_or(usize::MAX) & (sets - 1);
+        &mut self.sets[at]
+    }
+}
+
+/// What tells the keys of a set from each other.
+fn mark(key: u64) -> u32 {
+    u32::try_from(key >> 32).unwrap_or(u32::MAX)
 }
 
 /// SplitMix64's finisher over both numbers.
@@ -162,14 +170,15 @@ impl Pool {
             next: NOBODY,
             key: 0,
         };
+        let small_max = (index(slots) * SMALL_PERCENT / 100).max(1);
         Pool {
             places: vec![place; index(slots)],
             // The lowest first, so that a small load touches little memory.
             free: (0..slots).rev().map(Slot).collect(),
             small: Queue::default(),
             main: Queue::default(),
-            ghost: Ghost::default(),
-            small_max: (index(slots) * SMALL_PERCENT / 100).max(1),
+            ghost: Ghost::new(index(slots) - small_max),
+            small_max,
         }
     }
 
@@ -256,8 +265,7 @@ impl Pool {
             return None;
         }
         let key = place.key;
-        let max = self.places.len() - self.small_max;
-        self.ghost.note(key, max);
+        self.ghost.note(key);
         Some(slot)
     }
 
@@ -383,6 +391,24 @@ mod tests {
         assert!(!cache.read(3), "the first ones have left");
         cache.scan(200..400);
         assert!(cache.read(3), "remembered, it went to the main queue");
+    }
+
+    #[test]
+    fn a_ghost_is_remembered_for_its_span_and_no_longer() {
+        let mut ghost = Ghost::new(1000);
+        let key = |block| key_of(FILE, block);
+        assert!((0..10_000).all(|block| !ghost.recalls(key(block))), "empty");
+        (0..5000).for_each(|block| ghost.note(key(block)));
+        let known = |ghost: &mut Ghost, blocks: std::ops::Range<u64>| {
+            blocks.filter(|block| ghost.recalls(key(*block))).count()
+        };
+        assert_eq!(known(&mut ghost, 0..4000), 0);
+        let of_last = known(&mut ghost, 4000..5000);
+        assert!(of_last >= 950, "{of_last} of 1000");
+        // Noted again, it is a young one.
+        ghost.note(key(4001));
+        (6000..6998).for_each(|block| ghost.note(key(block)));
+        assert!(ghost.recalls(key(4001)) && !ghost.recalls(key(4002)));
     }
 
     #[test]
