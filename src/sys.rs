@@ -11,7 +11,6 @@ mod cpu;
 mod creds;
 mod dirents;
 mod io;
-mod memory_file;
 mod pages;
 mod path;
 mod proc;

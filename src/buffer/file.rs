@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::gate::Dirt;
 use super::looks::facts_of;
+use super::prefetch::Coming;
 use super::room::{Room, Share};
 use super::{Buffers, Subject, lock};
 use crate::backing::Backing;
@@ -58,8 +59,8 @@ pub(super) struct State {
     /// A read would move SOURCE's access time now (relatime), so one that is served from the buffer has to
     /// let SOURCE know.
     pub(super) access_due: bool,
-    /// Blocks that are being fetched ahead: the first, and one past the last.
-    pub(super) coming: Vec<(u64, u64)>,
+    /// What is being fetched ahead, or is to be.
+    pub(super) coming: Vec<Coming>,
     pub(super) errors: Errors,
 }
 
@@ -222,6 +223,12 @@ impl File {
     #[must_use]
     pub fn asks_for_time(&self) -> bool {
         self.lock().attrs.needs_finer_time(sys::coarse_time())
+    }
+
+    /// Whether somebody is changing SOURCE's file just now, or writing it back: who does so after that has to wait.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.io.try_lock().is_err()
     }
 
     /// Whether all of `range` that the file has can be read from the buffer.

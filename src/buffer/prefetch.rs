@@ -1,7 +1,9 @@
 //! Read-ahead while the reader goes on: a thread of its own fetches the next window of a reader that is about to use up
-//! the last. Whoever needs what is under way waits for it instead of fetching it twice.
+//! the last. Whoever needs what is under way waits for it instead of fetching it twice, and whoever needs what nobody has
+//! begun with fetches it: the thread may wait for another file's filesystem, even for this very reader.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -27,6 +29,15 @@ struct Queue {
     runs: bool,
 }
 
+/// Blocks of a file that are fetched ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Coming {
+    /// The first, and one past the last.
+    pub(super) blocks: (u64, u64),
+    /// The thread is at it.
+    pub(super) begun: bool,
+}
+
 /// Blocks of a file that are under way. Over when it is dropped, be it by a panic.
 #[derive(Debug)]
 struct Job {
@@ -41,10 +52,9 @@ impl Drop for Job {
     fn drop(&mut self) {
         let (first, end) = self.blocks;
         lock(&self.file.buffers.prefetch.queue).blocks -= end - first;
-        self.file
-            .lock()
-            .coming
-            .retain(|blocks| *blocks != self.blocks);
+        let mut state = self.file.lock();
+        state.coming.retain(|coming| coming.blocks != self.blocks);
+        drop(state);
         self.file.arrived.notify_all();
     }
 }
@@ -100,9 +110,12 @@ impl Drop for Prefetcher {
 impl Buffers {
     fn prefetch_until_stopped(&self) {
         while let Some(job) = self.next_job() {
-            job.file.prefetch(&job);
+            job.file.note_begun(job.blocks);
+            // A bug that shows itself here costs a window, not all readers their read-ahead.
+            if catch_unwind(AssertUnwindSafe(|| job.file.prefetch(&job))).is_err() {
+                log::error!("a bug in iolens: a read-ahead panicked");
+            }
         }
-        self.stop_prefetching();
     }
 
     /// Nothing is fetched ahead any more but with what a reader misses; nobody waits for what was.
@@ -136,8 +149,9 @@ impl Buffers {
 
     /// Whether so many blocks more may be under way: a quarter of all at most.
     fn may_prefetch(&self, blocks: u64) -> bool {
+        let most = self.block_count() as u64 / 4;
         let queue = lock(&self.prefetch.queue);
-        queue.runs && queue.blocks + blocks <= self.block_count() as u64 / 4
+        queue.runs && queue.blocks + blocks <= most
     }
 
     fn enqueue(&self, job: Job) {
@@ -210,6 +224,28 @@ impl File {
         self.lock().is_coming(blocks)
     }
 
+    /// The thread is at these blocks.
+    fn note_begun(&self, blocks: (u64, u64)) {
+        let mut state = self.lock();
+        let coming = state.coming.iter_mut();
+        coming
+            .filter(|coming| coming.blocks == blocks)
+            .for_each(|coming| coming.begun = true);
+    }
+
+    /// Blocks that nobody has begun with are not fetched ahead.
+    pub(super) fn call_off(&self, blocks: (u64, u64)) {
+        let mut queue = lock(&self.buffers.prefetch.queue);
+        let mine = |job: &Job| job.file.id == self.id && job.blocks == blocks;
+        let found = queue.jobs.iter().position(mine);
+        let job = found.and_then(|at| queue.jobs.remove(at));
+        drop(queue);
+        if job.is_none() {
+            // On its way into the queue, or out of it.
+            std::thread::yield_now();
+        }
+    }
+
     fn prefetch(&self, job: &Job) {
         let (first, end) = job.blocks;
         let count = |blocks: u64| usize::try_from(blocks).unwrap_or(usize::MAX);
@@ -236,6 +272,7 @@ impl State {
         let (mut first, mut end) = (range.start / size, range.end.min(file_end).div_ceil(size));
         for coming in &self.coming {
             // The last window may end within the block that this one begins with.
+            let coming = coming.blocks;
             if (coming.0..coming.1).contains(&first) {
                 first = coming.1;
             } else if coming.0 < end && end <= coming.1 {
@@ -246,7 +283,10 @@ impl State {
         if self.is_coming(blocks) {
             return None;
         }
-        self.coming.push(blocks);
+        self.coming.push(Coming {
+            blocks,
+            begun: false,
+        });
         Some(Next {
             blocks,
             epoch: self.cache.epoch(),
@@ -255,8 +295,25 @@ impl State {
     }
 
     /// Whether any of these blocks is under way.
-    pub(super) fn is_coming(&self, (first, end): (u64, u64)) -> bool {
-        let overlaps = |coming: &(u64, u64)| coming.0 < end && first < coming.1;
-        self.coming.iter().any(overlaps)
+    fn is_coming(&self, blocks: (u64, u64)) -> bool {
+        self.coming.iter().any(|coming| coming.overlaps(blocks))
+    }
+
+    /// What is under way of these bytes, if anything is.
+    pub(super) fn awaited(&self, missing: &[ByteRange]) -> Option<Coming> {
+        let size = BLOCK_SIZE as u64;
+        let awaited = |coming: &&Coming| {
+            let mut blocks = missing
+                .iter()
+                .map(|range| (range.start / size, range.end.div_ceil(size)));
+            blocks.any(|blocks| coming.overlaps(blocks))
+        };
+        self.coming.iter().find(awaited).copied()
+    }
+}
+
+impl Coming {
+    fn overlaps(&self, (first, end): (u64, u64)) -> bool {
+        self.blocks.0 < end && first < self.blocks.1
     }
 }

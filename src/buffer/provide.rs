@@ -1,5 +1,5 @@
 //! Memory ahead of its first use. The kernel provides a page of shared memory when it is first written to, which takes
-//! 2 us for one of 4 KiB, far longer than the copy, and less where it comes in large pieces (`sys/memory_file.rs`). So
+//! 2 us each (measured; most of it is accounting, so asking for many at once is no faster), far longer than the copy. So
 //! a thread of its own has it provided, as much ahead of what is in use as there is in use, within bounds.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,6 +4,7 @@ use std::io::IoSliceMut;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::looks::facts_of;
+use super::prefetch::Coming;
 use super::{BLOCK_SIZE, Did, File, lock};
 use crate::backing::Backing;
 use crate::cache::{Filled, ReadPlan, Stream};
@@ -105,18 +106,25 @@ impl File {
 
     /// Reads what is here; what is under way already comes first.
     fn plan(&self, range: ByteRange, out: &mut [u8]) -> ReadPlan {
-        let size = BLOCK_SIZE as u64;
-        let mut state = self.lock();
+        let mut ahead = 0;
         loop {
-            let plan = state.cache.read(self.buffers.storage(), range, out);
-            let is_coming = |missing: &ByteRange| {
-                state.is_coming((missing.start / size, missing.end.div_ceil(size)))
-            };
-            if !plan.missing.iter().any(is_coming) {
-                return plan;
+            let state = self.lock();
+            let mut plan = state.cache.read(self.buffers.storage(), range, out);
+            // What was found to come from read-ahead is not found so again.
+            ahead = plan.ahead.max(ahead);
+            plan.ahead = ahead.min(plan.hit);
+            match state.awaited(&plan.missing) {
+                None => return plan,
+                Some(Coming { begun: true, .. }) => {
+                    let waited = self.arrived.wait(state);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+                // The thread may be stuck with another file: the reader sees to it.
+                Some(Coming { blocks, .. }) => {
+                    drop(state);
+                    self.call_off(blocks);
+                }
             }
-            let waited = self.arrived.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 

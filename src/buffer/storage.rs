@@ -8,7 +8,7 @@ use crate::types::Slot;
 
 use super::BLOCK_SIZE;
 
-/// Blocks of [`BLOCK_SIZE`] bytes in memory of its own, which is touched only as it is used.
+/// Blocks of [`BLOCK_SIZE`] bytes in anonymous memory, which is touched only as it is used.
 #[derive(Debug)]
 pub(super) struct ArenaMemory {
     blocks: Arena,

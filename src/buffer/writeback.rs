@@ -62,6 +62,10 @@ impl File {
         cause: Cause,
         did: &mut Did,
     ) -> SysResult<()> {
+        // What is being written is dirty until it is there.
+        if !self.is_dirty() {
+            return Ok(());
+        }
         let _io = lock(&self.io);
         self.write_back_in(range, reason, cause, did)
     }

@@ -29,6 +29,6 @@ impl Told {
     #[must_use]
     pub fn seen(&self, unique: u64, tid: Tid) -> Option<Seen> {
         let sender = self.0.of(unique).filter(|sender| sender.tid == tid.0)?;
-        Doing::of(sender.call, sender.args, sender.stack).map(Seen::of)
+        Doing::of(sender.call.into(), sender.args, sender.stack).map(Seen::of)
     }
 }

@@ -89,13 +89,21 @@ impl Fs {
         did: &mut Did,
     ) -> SysResult<(Arc<Inode>, Attr)> {
         note_name(&inode, dir, name);
-        let fd = self.fd(&inode)?;
-        let stat = match self.shows_otherwise(&inode) {
-            true => self.stat_of(&inode, &fd, did)?,
-            false => found,
-        };
-        let attr = self.shown_attr(&inode, fd.as_fd(), stat);
-        Ok((inode, attr))
+        let attr = self.fd(&inode).and_then(|fd| {
+            let stat = match self.shows_otherwise(&inode) {
+                true => self.stat_of(&inode, &fd, did)?,
+                false => found,
+            };
+            Ok(self.shown_attr(&inode, fd.as_fd(), stat))
+        });
+        match attr {
+            Ok(attr) => Ok((inode, attr)),
+            Err(errno) => {
+                // The kernel does not count what it is told an error for.
+                self.forget(inode.node, 1);
+                Err(errno)
+            }
+        }
     }
 
     /// mkdir(2).

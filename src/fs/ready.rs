@@ -84,13 +84,15 @@ impl Fs {
         let handle = self.handle(fh);
         match handle.as_ref().map(|handle| handle.buffer.as_deref()) {
             Ok(Some(buffer)) if buffer.is_dirty() && self.on_close() == OnClose::Writeback => {
-                match buffer.dirty_bytes() <= SMALL {
+                match buffer.dirty_bytes() <= SMALL && !buffer.is_busy() {
                     true => Ready::BySource,
                     false => Ready::Later,
                 }
             }
+            // SOURCE's own close(2).
+            Ok(_) => Ready::BySource,
             // An error takes no time.
-            Ok(_) | Err(_) => Ready::Now,
+            Err(_) => Ready::Now,
         }
     }
 
@@ -98,11 +100,11 @@ impl Fs {
     #[must_use]
     pub fn can_seek(&self, fh: Fh) -> Ready {
         let handle = self.handle(fh);
-        let is_dirty = |handle: &Arc<Handle>| {
+        let waits = |handle: &Arc<Handle>| {
             let buffer = handle.buffer.as_ref();
-            buffer.is_some_and(|buffer| buffer.is_dirty())
+            buffer.is_some_and(|buffer| buffer.is_dirty() || buffer.is_busy())
         };
-        match handle.is_ok_and(|handle| is_dirty(&handle)) {
+        match handle.is_ok_and(|handle| waits(&handle)) {
             true => Ready::Later,
             false => Ready::BySource,
         }

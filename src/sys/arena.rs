@@ -1,4 +1,4 @@
-//! Memory for the blocks of the buffer cache: one mapping without a name, cut into equally large pieces,
+//! Memory for the blocks of the buffer cache: one anonymous mapping, cut into equally large pieces,
 //! each lent out for reading or for writing. A process forked after it was made shares it (`MAP_SHARED`), and
 //! so what is in it outlives the one that put it there; the leases do not.
 //!
@@ -11,13 +11,11 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::SysResult;
-use super::memory_file::{memory_file, set_aside};
 use crate::error::Errno;
 use crate::types::Slot;
 
@@ -26,15 +24,10 @@ const FREE: u32 = 0;
 /// The lease of a piece that is being edited; every number between counts its viewers.
 const EDITED: u32 = u32::MAX;
 
-/// Memory of fewer bytes is not worth large pieces: 4 MiB.
-const LARGE: usize = 4 << 20;
-
 /// Memory for equally large pieces, each addressed by its [`Slot`]. The system provides a page of it
 /// when it is first written to; until then its bytes are zero.
 pub struct Arena {
     base: NonNull<u8>,
-    /// What it is a mapping of, if that can be had in large pieces.
-    file: Option<OwnedFd>,
     piece: usize,
     /// One per piece: [`FREE`], the number of viewers, or [`EDITED`].
     leases: Box<[AtomicU32]>,
@@ -64,17 +57,10 @@ impl Arena {
             .ok_or(Errno::ENOMEM)?;
         let mut leases = Vec::new();
         leases.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-        let file = match bytes {
-            0..LARGE => None,
-            _ => memory_file(bytes)
-                .inspect_err(|errno| log::debug!("memory comes in small pages: {errno}"))
-                .ok(),
-        };
-        let base = map_of(file.as_ref(), bytes)?;
+        let base = map(bytes)?;
         leases.resize_with(count, || AtomicU32::new(FREE));
         Ok(Arena {
             base,
-            file,
             piece,
             leases: leases.into_boxed_slice(),
         })
@@ -152,9 +138,6 @@ impl Arena {
             "too many pieces"
         );
         let bytes = count * self.piece;
-        if let Some(file) = &self.file {
-            set_aside(file, self.index(first) * self.piece, bytes)?;
-        }
         // SAFETY: the range lies within the mapping; to populate it writes nothing.
         let ret = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
         super::check(ret).map(drop)
@@ -251,16 +234,10 @@ impl Drop for Edit<'_> {
 }
 
 pub(super) fn map(bytes: usize) -> SysResult<NonNull<u8>> {
-    map_of(None, bytes)
-}
-
-/// Maps a file, or where there is none memory that is nobody else's.
-fn map_of(file: Option<&OwnedFd>, bytes: usize) -> SysResult<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let (fd, kind) = file.map_or((-1, libc::MAP_ANONYMOUS), |file| (file.as_raw_fd(), 0));
-    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | kind;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, fd, 0) };
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if at == libc::MAP_FAILED {
         return Err(Errno::last());
     }
@@ -370,25 +347,6 @@ mod tests {
         arena.provide(Slot(2), 6).unwrap();
         assert!(viewed.iter().all(|byte| *byte == 7));
         assert!(arena.view(Slot(7)).iter().all(|byte| *byte == 0));
-    }
-
-    #[test]
-    fn memory_in_large_pieces_is_as_any_other() {
-        let arena = Arena::new(4096, 4096).unwrap();
-        let root = nix::unistd::geteuid().is_root();
-        assert!(root || arena.file.is_none(), "only root may mount");
-        for slot in [0, 63, 64, 700, 4095] {
-            arena.edit(Slot(slot)).fill(7);
-        }
-        let viewed = arena.view(Slot(64));
-        arena.provide(Slot(0), 64).unwrap();
-        arena.provide(Slot(64), 640).unwrap();
-        arena.provide(Slot(4032), 64).unwrap();
-        assert!(viewed.iter().all(|byte| *byte == 7));
-        let whole = |slot| arena.view(Slot(slot)).iter().all(|byte| *byte == 7);
-        assert!([0, 63, 700, 4095].into_iter().all(whole));
-        let empty = |slot| arena.view(Slot(slot)).iter().all(|byte| *byte == 0);
-        assert!([1, 62, 65, 699, 2000, 4094].into_iter().all(empty));
     }
 
     #[test]

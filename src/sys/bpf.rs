@@ -31,7 +31,7 @@ pub struct Sender {
     /// The thread.
     pub tid: u32,
     /// Its system call; negative outside of one.
-    pub call: i64,
+    pub call: i32,
     /// What that was given.
     pub args: [u64; 6],
     /// Its stack pointer.
@@ -107,14 +107,17 @@ impl Senders {
         // SAFETY: the place is below ENTRIES, so all words of the entry lie within the mapping, which lives as long as
         // this does; the kernel writes aligned words.
         let word = |index: usize| unsafe { self.table.add(at + index).as_ref() };
-        if word(0).load(Ordering::Acquire) != unique {
+        // Only relaxed loads are sure to work on memory that cannot be written to (std::sync::atomic).
+        if word(0).load(Ordering::Relaxed) != unique {
             return None;
         }
+        fence(Ordering::Acquire);
         let read = |index: usize| word(index).load(Ordering::Relaxed);
         let sender = Sender {
             // The upper half is the process.
             tid: u32::try_from(read(1) & 0xffff_ffff).ok()?,
-            call: read(2).cast_signed(),
+            // The kernel looks at the lower half alone (arch/x86/entry/syscall_64.c do_syscall_64()).
+            call: lower_half(read(2)),
             args: [read(3), read(4), read(5), read(6), read(7), read(8)],
             stack: read(9),
         };
@@ -122,6 +125,11 @@ impl Senders {
         fence(Ordering::Acquire);
         (word(0).load(Ordering::Relaxed) == unique).then_some(sender)
     }
+}
+
+fn lower_half(register: u64) -> i32 {
+    let [a, b, c, d, ..] = register.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
 }
 
 /// Requests are numbered by twos (fs/fuse/fuse_dev_i.h FUSE_REQ_ID_STEP).
@@ -274,8 +282,9 @@ fn program(tracepoint: &Tracepoint, connection: u32, table: RawFd) -> Vec<Insn> 
         Insn::new(0x56, (CONNECTION, 0), past(&body), connection.cast_signed()),
     ];
     all.extend(body);
+    // 1: others who watch the tracepoint get their events.
     all.extend([
-        Insn::new(0xb7, (R0, 0), 0, 0),
+        Insn::new(0xb7, (R0, 0), 0, 1),
         Insn::new(0x95, (0, 0), 0, 0),
     ]);
     all
@@ -350,14 +359,15 @@ fn attach(id: u64, program: &OwnedFd) -> SysResult<OwnedFd> {
     const TYPE_TRACEPOINT: u32 = 2;
     const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
     /// include/uapi/linux/perf_event.h.
-    const IOC_ENABLE: libc::c_ulong = 0x2400;
     const IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
-    // struct perf_event_attr, version 0: type, size, config, sample_period.
+    const DISABLED: u64 = 1;
+    // struct perf_event_attr, version 0: type and size, config, and the flags in the sixth word. The event itself counts
+    // nothing: the program runs as long as it is there (kernel/trace/trace_event_perf.c perf_trace_event_reg()).
     let mut attributes = [0_u64; 8];
     let [low, high] = [TYPE_TRACEPOINT, 64].map(u64::from);
     attributes[0] = high << 32 | low;
     attributes[1] = id;
-    attributes[2] = 1;
+    attributes[5] = DISABLED;
     // SAFETY: the record is valid for the size that it names; the rest are plain numbers.
     let event = owned(unsafe {
         libc::syscall(
@@ -369,10 +379,8 @@ fn attach(id: u64, program: &OwnedFd) -> SysResult<OwnedFd> {
             FLAG_FD_CLOEXEC,
         )
     })?;
-    // SAFETY: both requests take plain numbers.
+    // SAFETY: the request takes a plain number.
     check(unsafe { libc::ioctl(event.as_raw_fd(), IOC_SET_BPF, program.as_raw_fd()) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::ioctl(event.as_raw_fd(), IOC_ENABLE, 0) })?;
     Ok(event)
 }
 

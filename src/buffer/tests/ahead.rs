@@ -72,6 +72,10 @@ fn a_stream_is_fetched_once_and_after_its_beginning_nothing_of_it_is_missed() {
                 assert_eq!(sum(&did, missed), 0, "at {at} of {size}");
             }
             all.extend(did);
+            // Who is faster than the thread fetches for itself.
+            until("what was fetched ahead", || {
+                bench.file.lock().coming.is_empty()
+            });
         }
         drop(flusher);
         bench.check();
@@ -87,8 +91,17 @@ fn a_stream_is_fetched_once_and_after_its_beginning_nothing_of_it_is_missed() {
     }
 }
 
-/// A stream whose read-ahead is stopped each time it has read: what tells so, and what lets it go on.
-fn held() -> (Arc<Hooked>, Arc<Bench>, Receiver<()>, Sender<()>) {
+/// A stream whose read-ahead is stopped each time it has read. What is dropped first lets it go on, also when a test fails.
+struct Held {
+    /// Tells that it has read.
+    came: Receiver<()>,
+    go: Option<Sender<()>>,
+    flusher: Option<Flusher>,
+    backing: Arc<Hooked>,
+    bench: Arc<Bench>,
+}
+
+fn held() -> Held {
     let (backing, _) = hooked(large());
     let (told, came) = channel();
     let (go, gone) = channel();
@@ -101,18 +114,24 @@ fn held() -> (Arc<Hooked>, Arc<Bench>, Receiver<()>, Sender<()>) {
     }));
     fill(&backing.inner, &data(8 * MEBIBYTE));
     let bench = Arc::new(over(backing.clone()));
-    (backing, bench, came, go)
+    Held {
+        came,
+        go: Some(go),
+        flusher: Some(Flusher::start(&bench.buffers).unwrap()),
+        backing,
+        bench,
+    }
 }
 
 #[test]
 fn who_needs_what_is_under_way_waits_for_it_and_finds_what_was_written_meanwhile() {
-    let (_backing, bench, came, go) = held();
-    let flusher = Flusher::start(&bench.buffers).unwrap();
+    let mut held = held();
+    let bench = Arc::clone(&held.bench);
     let mut wanted = data(8 * MEBIBYTE);
     bench.read(0, MEBIBYTE);
     // This one begins the third mebibyte.
     bench.read(MEBIBYTE as u64, MEBIBYTE);
-    came.recv().unwrap();
+    held.came.recv().unwrap();
     bench.write(Place::At(2 * MEBIBYTE as u64 + 5000), b"newer");
     wanted[2 * MEBIBYTE + 5000..][..5].copy_from_slice(b"newer");
     // What is here needs no waiting, wherever it is.
@@ -122,27 +141,27 @@ fn who_needs_what_is_under_way_waits_for_it_and_finds_what_was_written_meanwhile
         let reader = scope.spawn(|| bench.read(2 * MEBIBYTE as u64, MEBIBYTE));
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(!reader.is_finished(), "it was not there");
-        drop(go);
+        held.go = None;
         let (read, did) = reader.join().unwrap();
         assert!(read == wanted[2 * MEBIBYTE..3 * MEBIBYTE]);
         assert_eq!(sum(&did, missed), 0);
     });
-    drop(flusher);
+    held.flusher = None;
     bench.write_back(ByteRange::ALL).unwrap();
     bench.check();
 }
 
 #[test]
 fn what_was_cut_off_meanwhile_does_not_come_back() {
-    let (backing, bench, came, go) = held();
-    let flusher = Flusher::start(&bench.buffers).unwrap();
+    let mut held = held();
+    let (bench, backing) = (Arc::clone(&held.bench), Arc::clone(&held.backing));
     bench.read(0, MEBIBYTE);
     bench.read(MEBIBYTE as u64, MEBIBYTE);
-    came.recv().unwrap();
+    held.came.recv().unwrap();
     bench.truncate(2 * MEBIBYTE as u64 + 10);
     bench.truncate(4 * MEBIBYTE as u64);
-    drop(go);
-    drop(flusher);
+    held.go = None;
+    held.flusher = None;
     let mut wanted = data(8 * MEBIBYTE);
     wanted.truncate(2 * MEBIBYTE + 10);
     wanted.resize(4 * MEBIBYTE, 0);
@@ -153,8 +172,8 @@ fn what_was_cut_off_meanwhile_does_not_come_back() {
 
 #[test]
 fn nobody_waits_for_what_is_not_fetched_any_more() {
-    let (_backing, bench, came, go) = held();
-    let flusher = Flusher::start(&bench.buffers).unwrap();
+    let mut held = held();
+    let bench = Arc::clone(&held.bench);
     // One is under way, and one waits its turn.
     let other = Mutex::new(Stream::default());
     let read = |stream: &Mutex<Stream>, at: usize| {
@@ -167,22 +186,51 @@ fn nobody_waits_for_what_is_not_fetched_any_more() {
     };
     read(&bench.stream, 0);
     read(&bench.stream, MEBIBYTE);
-    came.recv().unwrap();
+    held.came.recv().unwrap();
     // The second reader jumps to where the first has not been, and goes on there.
     read(&other, 0);
     read(&other, MEBIBYTE);
     read(&other, 4 * MEBIBYTE);
     read(&other, 5 * MEBIBYTE);
     std::thread::scope(|scope| {
+        let flusher = held.flusher.take();
         let stopped = scope.spawn(move || drop(flusher));
         until("the end of read-ahead", || !bench.buffers.prefetches());
-        drop(go);
+        held.go = None;
         stopped.join().unwrap();
         let wanted = data(8 * MEBIBYTE);
         assert!(read(&other, 6 * MEBIBYTE) == wanted[6 * MEBIBYTE..7 * MEBIBYTE]);
         assert!(read(&bench.stream, 2 * MEBIBYTE) == wanted[2 * MEBIBYTE..3 * MEBIBYTE]);
     });
     assert_eq!(bench.file.lock().coming, []);
+    bench.check();
+}
+
+#[test]
+fn nobody_waits_for_what_nobody_has_begun_to_fetch() {
+    let mut held = held();
+    let bench = Arc::clone(&held.bench);
+    bench.read(0, MEBIBYTE);
+    bench.read(MEBIBYTE as u64, MEBIBYTE);
+    // The thread is stuck with the third mebibyte, and the eighth waits its turn.
+    held.came.recv().unwrap();
+    let other = Mutex::new(Stream::default());
+    let read = |at: usize| {
+        let mut out = vec![0; MEBIBYTE];
+        let (file, source, mut did) = (&bench.file, &bench.backing, Did::new());
+        let at = at as u64;
+        file.read(&mut did, source, &other, at, &mut out).unwrap();
+        (out, did)
+    };
+    for at in [4, 5, 6].map(|at| at * MEBIBYTE) {
+        read(at);
+    }
+    assert_eq!(bench.file.lock().coming.len(), 2);
+    let (out, did) = read(7 * MEBIBYTE);
+    assert!(out == data(8 * MEBIBYTE)[7 * MEBIBYTE..]);
+    assert_eq!(sum(&did, missed), MEBIBYTE as u64);
+    held.go = None;
+    held.flusher = None;
     bench.check();
 }
 
@@ -210,12 +258,13 @@ fn a_read_ahead_that_fails_is_told_to_who_reads_there() {
 
 #[test]
 fn who_gives_up_does_not_wait_for_a_read_ahead() {
-    let (_backing, bench, came, go) = held();
-    let flusher = Flusher::start(&bench.buffers).unwrap();
+    let mut held = held();
+    let bench = Arc::clone(&held.bench);
     bench.read(0, MEBIBYTE);
     bench.read(MEBIBYTE as u64, MEBIBYTE);
-    came.recv().unwrap();
+    held.came.recv().unwrap();
     let abandon = std::sync::atomic::AtomicBool::new(false);
+    let flusher = held.flusher.take().unwrap();
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| flusher.stop(&abandon));
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -223,7 +272,7 @@ fn who_gives_up_does_not_wait_for_a_read_ahead() {
         abandon.store(true, Ordering::SeqCst);
         stopping.join().unwrap();
     });
-    drop(go);
+    held.go = None;
     until("the end of what was under way", || {
         bench.file.lock().coming.is_empty()
     });
