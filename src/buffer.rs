@@ -56,6 +56,7 @@ pub use shared::Shared;
 pub use write::{Place, Put};
 
 use crate::cache::{Pool, Records};
+use crate::sys::{Clock, SysResult};
 use crate::types::{FileId, Nanos};
 use budget::Budget;
 use flusher::Bell;
@@ -127,6 +128,7 @@ pub struct Buffers {
     budget: Budget,
     gate: Arc<Gate>,
     bell: Bell,
+    clock: Clock,
     /// Writebacks that failed.
     failures: AtomicU64,
     /// The view has come to its end: writes go past the buffer.
@@ -144,15 +146,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Buffers {
     /// Buffers in the memory `shared`, made for the same options and used by nobody yet; they tell `journal` what
     /// they do.
-    #[must_use]
-    pub fn new(options: Options, shared: Arc<Shared>, journal: Arc<dyn Journal>) -> Arc<Buffers> {
+    ///
+    /// # Errors
+    /// Where there is no clock to be had: those of memfd_create(2).
+    pub fn new(
+        options: Options,
+        shared: Arc<Shared>,
+        journal: Arc<dyn Journal>,
+    ) -> SysResult<Arc<Buffers>> {
         let slots = shared.slots();
         // Reads need some blocks, too.
         let limit = Dirt {
             bytes: options.dirty_limit,
             blocks: u64::from(slots) * 3 / 4,
         };
-        Arc::new(Buffers {
+        Ok(Arc::new(Buffers {
             options,
             shared,
             pool: Mutex::new(Pool::new(slots)),
@@ -163,11 +171,12 @@ impl Buffers {
             budget: Budget::default(),
             gate: Arc::new(Gate::new(limit)),
             bell: Bell::default(),
+            clock: Clock::new()?,
             failures: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             journal,
-        })
+        }))
     }
 
     /// How to buffer.

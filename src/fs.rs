@@ -176,7 +176,7 @@ impl Fs {
                     Some(shared) => Arc::clone(shared),
                     None => Arc::new(Shared::new(buffer)?),
                 };
-                Some(Files::new(Buffers::new(*buffer, shared, journal())))
+                Some(Files::new(Buffers::new(*buffer, shared, journal())?))
             }
             None => None,
         };

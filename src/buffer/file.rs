@@ -12,7 +12,7 @@ use crate::backing::Backing;
 use crate::cache::{Attrs, FileCache, Remembered};
 use crate::error::Errno;
 use crate::event::{Cause, Reason};
-use crate::sys::{self, Stat};
+use crate::sys::Stat;
 use crate::types::{ByteRange, FileId, Nanos};
 
 /// A file: one for each inode that is open or has something buffered.
@@ -217,12 +217,6 @@ impl File {
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.dirty.load(Ordering::Acquire)
-    }
-
-    /// Whether a write now has to ask SOURCE for its time, which waits for whoever changes the file there.
-    #[must_use]
-    pub fn asks_for_time(&self) -> bool {
-        self.lock().attrs.needs_finer_time(sys::coarse_time())
     }
 
     /// Whether somebody is changing SOURCE's file just now, or writing it back: who does so after that has to wait.

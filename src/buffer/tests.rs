@@ -141,7 +141,7 @@ impl Bench {
         let memo = Arc::new(Memo::default());
         let journal: Arc<dyn Journal> = memo.clone();
         let shared = Arc::new(Shared::new(&options).unwrap());
-        let buffers = Buffers::new(options, shared, journal);
+        let buffers = Buffers::new(options, shared, journal).unwrap();
         let stat = backing.stat().unwrap();
         let file = File::new(&buffers, Arc::new(Nameless), &stat);
         file.count_open();

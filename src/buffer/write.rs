@@ -7,10 +7,10 @@ use super::looks::facts_of;
 use super::room::Claim;
 use super::{By, Did, File, lock};
 use crate::backing::Backing;
-use crate::cache::{SetMtime, Stamp, Time};
+use crate::cache::{Stamp, Time};
 use crate::error::Errno;
 use crate::event::{CacheDid, Reason};
-use crate::sys::{self, Stat, SysResult, TimeSet};
+use crate::sys::{self, Stat, SysResult};
 use crate::types::{ByteRange, Slot};
 
 /// Where a write goes.
@@ -61,7 +61,7 @@ impl File {
         }
         let time = match data {
             [] => Time::default(),
-            _ => self.time_of_write(did, &**writer),
+            _ => self.time_of_write(),
         };
         let mut stock: Vec<Slot> = Vec::new();
         loop {
@@ -114,24 +114,17 @@ impl File {
         }
     }
 
-    /// What the kernel would stamp the file with: the time of its last tick, unless somebody has seen the
-    /// file with that. Then SOURCE's own clock is asked, which sees to it that whatever is stamped later
-    /// has a later time, in all files.
-    fn time_of_write(self: &Arc<Self>, did: &mut Did, writer: &dyn Backing) -> Time {
+    /// What the kernel would stamp the file with: the time of its last tick, unless somebody has seen the file with
+    /// that. Then it is a finer one, and whatever is stamped later has a later time, in all files.
+    fn time_of_write(&self) -> Time {
         let now = sys::coarse_time();
-        if !self.lock().attrs.needs_finer_time(now) {
-            return now;
-        }
-        let _busy = self.begin_change(did, || writer.stat());
-        // Refused to all but the owner.
-        let stamped = writer.set_mtime(TimeSet::Now).and_then(|()| writer.stat());
-        let Ok(stat) = stamped else {
+        let Some(seen) = self.lock().attrs.seen_later(now) else {
             return now;
         };
-        let mut state = self.lock();
-        let facts = facts_of(&stat);
-        state.attrs.changed_by_us(&facts, SetMtime::Set);
-        stat.mtime
+        self.buffers.clock.later_than(seen).unwrap_or_else(|errno| {
+            log::debug!("no finer time than that of the last tick: {errno}");
+            now
+        })
     }
 
     fn put(

@@ -55,11 +55,11 @@ pub struct Attrs {
 }
 
 impl Attrs {
-    /// Whether a write at `now`, by a clock that ticks slowly, would not be seen to have come after what
-    /// was shown already: then it needs a finer time (Documentation/filesystems/multigrain-ts.rst).
+    /// What somebody was shown that is not before `now`, by a clock that ticks slowly: a write now needs a finer time
+    /// (Documentation/filesystems/multigrain-ts.rst) to be seen to have come after that.
     #[must_use]
-    pub fn needs_finer_time(&self, now: Time) -> bool {
-        self.shown.is_some_and(|shown| now <= shown)
+    pub fn seen_later(&self, now: Time) -> Option<Time> {
+        self.shown.filter(|shown| now <= *shown)
     }
 
     /// Somebody was shown a status change at this time.

@@ -57,21 +57,15 @@ impl Fs {
         }
     }
 
-    /// How soon a write of so many bytes with these flags can be answered.
+    /// How soon a write with these flags can be answered.
     #[must_use]
-    pub fn can_write(&self, fh: Fh, len: u64, flags: i32) -> Ready {
+    pub fn can_write(&self, fh: Fh, flags: i32) -> Ready {
         let Ok(handle) = self.handle(fh) else {
             return Ready::Now;
         };
         match &handle.buffer {
             _ if flags & PAST != 0 => Ready::Later,
-            Some(buffer) if !self.writes_through() => match buffer.asks_for_time() {
-                false => Ready::Now,
-                // Most files that are made are written to in the same tick. Who holds the file in SOURCE is our own
-                // writeback, or somebody from outside.
-                true if len <= SMALL && !buffer.is_dirty() => Ready::BySource,
-                true => Ready::Later,
-            },
+            Some(_) if !self.writes_through() => Ready::Now,
             // Past what is dirty in the buffer, which may be much.
             Some(buffer) if buffer.is_dirty() => Ready::Later,
             Some(_) | None => Ready::BySource,

@@ -36,7 +36,7 @@ pub(super) fn work(fs: &Fs, request: &Request, entry: &Entry) -> Work {
                 .can_read(fh, args.u64(8), args.u32(16).into(), args.i32(32))
                 .into();
         }
-        op::WRITE => return fs.can_write(fh, args.u32(16).into(), args.i32(32)).into(),
+        op::WRITE => return fs.can_write(fh, args.i32(32)).into(),
         op::FLUSH => return fs.can_flush(fh).into(),
         op::LSEEK => return fs.can_seek(fh).into(),
         op::RENAME | op::RENAME2 => return fs.can_rename().into(),

@@ -11,7 +11,6 @@ use std::time::Duration;
 use iolens::event::{CacheDid, Op, OpKind, Reason};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::held::Held;
@@ -96,16 +95,6 @@ fn responds(look: impl FnOnce() + Send, release: impl FnOnce()) {
     });
 }
 
-/// Waits for the kernel's next tick after the file's times. A write in the tick that a file was seen with asks SOURCE
-/// for a later time, and would wait there for the one who holds it.
-fn tick_after(v: &View, name: &str) {
-    let seen = v.stat(name);
-    wait_until("the next tick", || {
-        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
-        (now.tv_sec(), now.tv_nsec()) > (seen.ctime(), seen.ctime_nsec())
-    });
-}
-
 fn waited(op: &Op) -> bool {
     let wait = |did: &CacheDid| {
         matches!(
@@ -135,9 +124,7 @@ fn delay(writers: usize, begins: fn()) -> (usize, usize, Trace) {
         let answered = AtomicUsize::new(0);
         thread::scope(|scope| {
             // More than half of the limit: the writeback thread begins with this file, and stays there.
-            tick_after(v, "held");
             first.write_all_at(&pattern(600 << 10, 2), 0).unwrap();
-            tick_after(v, "held");
             // Beyond the limit: from here on every write has to wait.
             let (first, answered) = (&first, &answered);
             scope.spawn(move || {
@@ -236,9 +223,7 @@ fn delayed_pages_of_a_mapping_do_not_keep_page_faults_of_other_files_waiting() {
             count.trim().parse().unwrap()
         };
         thread::scope(|scope| {
-            tick_after(v, "held");
             first.write_all_at(&pattern(600 << 10, 2), 0).unwrap();
-            tick_after(v, "held");
             let first = &first;
             scope.spawn(move || {
                 first
@@ -296,4 +281,41 @@ fn writes_that_are_too_much_even_to_be_buffered_hold_no_thread_that_others_need(
             responds(look, || drop(held));
         });
     });
+}
+
+#[test]
+fn writes_to_a_file_that_somebody_looks_at_hold_no_thread_that_others_need() {
+    on(FEW, |v| {
+        v.given("other", b"not written");
+        v.given("large", &pattern(ROUNDS << 16, 1));
+        for i in 0..WRITERS {
+            v.given(&format!("f{i}"), b"");
+        }
+        fs::write(v.below("held"), vec![b'h'; WRITERS * WRITE]).unwrap();
+        let held = Held::new(&v.below("held"));
+        let file = v.open("held", libc::O_RDWR);
+        thread::scope(|scope| {
+            let look = || {
+                for i in 0..WRITERS {
+                    // The write has to show a later time than this one that somebody has seen.
+                    let seen = v.stat("held");
+                    let (file, at) = (&file, (i * WRITE) as u64);
+                    scope.spawn(move || file.write_all_at(&[b'w'; WRITE], at).unwrap());
+                    let mut piece = [0; WRITE];
+                    wait_until("a write to be buffered", || {
+                        file.read_exact_at(&mut piece, at).unwrap();
+                        piece == [b'w'; WRITE]
+                    });
+                    assert!(!is_before(&v.stat("held"), &seen));
+                }
+                (0..ROUNDS).for_each(|round| use_others(v, round));
+            };
+            responds(look, || drop(held));
+        });
+    });
+}
+
+fn is_before(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    let time = |of: &fs::Metadata| (of.ctime(), of.ctime_nsec());
+    time(one) < time(other)
 }

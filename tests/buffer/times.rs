@@ -146,6 +146,28 @@ fn case_17_what_was_written_first_stays_older_whenever_it_is_written_back() {
 }
 
 #[test]
+fn case_17_a_write_after_a_look_shows_a_later_time_if_it_does_natively() {
+    // Writes after which the file shows the time that it showed before.
+    let unseen = |file: &fs::File| {
+        let shown = || times(&file.metadata().unwrap());
+        let unseen = (0..200).filter(|at| {
+            let before = shown();
+            file.write_all_at(b"x", *at).unwrap();
+            let after = shown();
+            assert!(after.0 >= before.0 && after.1 >= before.1);
+            after == before
+        });
+        unseen.count()
+    };
+    each(|v| {
+        // Where the kernel stamps with its ticks, some rounds need another tick, here and there.
+        let natively = unseen(&fs::File::create(v.bare("native")).unwrap());
+        let here = unseen(&v.create("f"));
+        assert!(natively > 0 || here == 0, "{here} writes were not seen");
+    });
+}
+
+#[test]
 fn case_17_cp_and_tar_keep_times_and_test_sees_no_newer_source() {
     each(|v| {
         let script = "
