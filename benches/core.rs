@@ -224,6 +224,37 @@ fn recorder(c: &mut Criterion) {
         b.iter_custom(|count| in_batches(count, record));
     });
     recorder.finish(FooterFacts::default());
+    // What the writer pays for each event, and what it would by what derives from the events.
+    let events: Vec<Event> = ops().map(|op| Event::Op(Box::new(op))).collect();
+    group.throughput(Throughput::Elements(events.len() as u64));
+    let mut out = Vec::with_capacity(1 << 20);
+    group.bench_function("lines", |b| {
+        b.iter(|| {
+            out.clear();
+            for event in &events {
+                event.put_line(&mut out).unwrap();
+            }
+            black_box(out.len())
+        });
+    });
+    group.bench_function("lines by serde", |b| {
+        b.iter(|| {
+            out.clear();
+            for event in &events {
+                serde_json::to_writer(&mut out, event).unwrap();
+                out.push(b'\n');
+            }
+            black_box(out.len())
+        });
+    });
+}
+
+/// The operations of a small trace.
+fn ops() -> impl Iterator<Item = Op> {
+    Reader::new(TRACE.as_bytes()).filter_map(|item| match item.unwrap() {
+        Item::Event(_, Event::Op(op)) => Some(*op),
+        _ => None,
+    })
 }
 
 fn readers(c: &mut Criterion) {

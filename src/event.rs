@@ -10,6 +10,7 @@
 
 mod cache;
 mod flags;
+mod line;
 mod op;
 mod text;
 
@@ -47,6 +48,21 @@ pub enum Event {
     Resume(Resume),
     /// The last line of a complete trace.
     Footer(Box<Footer>),
+}
+
+impl Event {
+    /// Appends the line of the event to a trace: its JSON object, and a newline.
+    ///
+    /// # Errors
+    /// None: every event has a JSON form.
+    pub fn put_line(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        match self {
+            Event::Op(op) => line::put(op, out),
+            event => serde_json::to_writer(&mut *out, event)?,
+        }
+        out.push(b'\n');
+        Ok(())
+    }
 }
 
 /// The first line of a trace.

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 pub use crate::caller::Told;
 pub use answer::{Answer, Promise};
-pub use attrs::{Attr, NewAttrs};
+pub use attrs::{Attr, Lifetimes, NewAttrs};
 pub use data::{ReadFrom, ReadHow};
 pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
@@ -197,16 +197,24 @@ impl Fs {
         self.options.kernel_cache
     }
 
-    /// How long the kernel may keep attributes. A name is asked for every time, and brings new ones (which over /dev/fuse are
-    /// not kept: `fuser` has one lifetime for both).
+    /// How long the kernel may keep what an answer says of this file.
     #[must_use]
-    pub fn attr_lifetime(&self) -> Duration {
-        match self.options.kernel_cache {
+    pub fn lifetimes(&self, attr: &Attr) -> Lifetimes {
+        let attr_lifetime = match self.options.kernel_cache {
             // SOURCE may change behind the view.
             KernelCache::Off => Duration::ZERO,
             // With new attributes the kernel asks for capabilities again, at the next write (fs/fuse/inode.c
             // fuse_change_attributes_common()), and its write-back cache asks for attributes at each write.
             KernelCache::Read | KernelCache::WriteBack => Duration::from_secs(1),
+        };
+        Lifetimes {
+            // Each open of a file is to find the one that has the name then. On the way there one directory is as good as
+            // another, for as long.
+            name: match attr.stat.mode & libc::S_IFMT {
+                libc::S_IFDIR => attr_lifetime,
+                _ => Duration::ZERO,
+            },
+            attr: attr_lifetime,
         }
     }
 

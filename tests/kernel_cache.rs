@@ -14,7 +14,7 @@ use std::process::Command;
 
 use iolens::event::{Event, Header, Op, OpKind};
 use iolens::trace::reader::{Item, Reader};
-use support::{Running, Scratch, USER};
+use support::{Running, Scratch, USER, eventually};
 
 const MODES: [&str; 2] = ["read", "write-back"];
 
@@ -166,6 +166,52 @@ fn each_open_begins_anew() {
         fs::write(&above, "four").unwrap();
         assert_eq!(fs::read_to_string(&below).unwrap(), "four", "{mode}");
         end(&scratch);
+    }
+}
+
+#[test]
+fn the_kernel_finds_the_way_through_directories_alone() {
+    const FILES: usize = 200;
+    for mode in ["off", "read", "write-back"] {
+        let scratch = mounted(mode, &[]);
+        let (below, dir) = (scratch.source.join("way/b"), scratch.view.join("way/b"));
+        fs::create_dir_all(&below).unwrap();
+        let name = |n: usize| format!("f{n}");
+        (0..FILES).for_each(|n| fs::write(below.join(name(n)), name(n)).unwrap());
+        for n in 0..FILES {
+            assert_eq!(fs::read_to_string(dir.join(name(n))).unwrap(), name(n));
+        }
+        // All in the view see at once what happens to a directory there.
+        fs::rename(&dir, scratch.view.join("moved")).unwrap();
+        assert!(!dir.exists() && scratch.view.join("moved/f0").exists());
+        fs::create_dir(&dir).unwrap();
+        assert!(!dir.join("f0").exists());
+        fs::remove_dir(&dir).unwrap();
+        assert!(fs::File::create(dir.join("f")).is_err());
+        // What happens in SOURCE is seen after a second, or at once.
+        let (old, new) = (scratch.source.join("moved"), scratch.source.join("way/c"));
+        fs::rename(&old, &new).unwrap();
+        let gone = || !scratch.view.join("moved").exists();
+        if mode == "off" {
+            assert!(gone());
+        } else {
+            eventually("the name is gone", gone);
+        }
+        assert_eq!(fs::read(scratch.view.join("way/c/f7")).unwrap(), b"f7");
+        let (header, ops) = end(&scratch);
+        let found = of(&ops, OpKind::Lookup, "way/b").len();
+        // A second may end on a slow machine.
+        match mode {
+            "off" => assert!(found >= FILES, "{found}"),
+            _ => assert!(found < FILES / 10, "{found} in mode {mode}"),
+        }
+        assert_eq!(
+            of(&ops, OpKind::Lookup, "way/b/f7").len(),
+            1,
+            "a file is asked for"
+        );
+        let told = |what: &String| what.contains("directories on the way");
+        assert_eq!(header.invisible.iter().any(told), mode != "off");
     }
 }
 

@@ -303,6 +303,18 @@ pub enum Caller {
     Unknown,
 }
 
+impl Caller {
+    /// The name in the trace.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Caller::Request => "request",
+            Caller::Opener => "opener",
+            Caller::Unknown => "unknown",
+        }
+    }
+}
+
 /// What a setattr set: the values asked for; times "now" as the time they became.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAttrs {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::handle::Handle;
 use super::inode::Inode;
@@ -25,6 +26,15 @@ pub struct Attr {
     pub ino: Ino,
     /// Everything else. `ino` and `dev` in it are SOURCE's own.
     pub stat: Stat,
+}
+
+/// How long the kernel may keep what an answer says, without asking again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// That the name is the file's.
+    pub name: Duration,
+    /// The attributes.
+    pub attr: Duration,
 }
 
 /// What setattr is to change; `None` and `Keep` leave things.

@@ -8,20 +8,24 @@ use fuser::{
 };
 use nix::sys::statvfs::Statvfs;
 
-use super::convert::{TTL, entry_attr, entry_type, errno, generation, plain_attr};
+use super::convert::{entry_attr, entry_lifetime, entry_type, errno, generation, plain_attr};
 use crate::fs::{Attr, Fs};
 use crate::sys::SysResult;
 
-pub(super) fn answer_entry(reply: ReplyEntry, result: SysResult<Attr>) {
+pub(super) fn answer_entry(fs: &Fs, reply: ReplyEntry, result: SysResult<Attr>) {
     match result {
-        Ok(attr) => reply.entry(&TTL, &entry_attr(&attr), generation(&attr)),
+        Ok(attr) => reply.entry(
+            &entry_lifetime(fs, &attr),
+            &entry_attr(&attr),
+            generation(&attr),
+        ),
         Err(error) => reply.error(errno(error)),
     }
 }
 
 pub(super) fn answer_attr(fs: &Fs, reply: ReplyAttr, result: SysResult<Attr>) {
     match result {
-        Ok(attr) => reply.attr(&fs.attr_lifetime(), &plain_attr(&attr)),
+        Ok(attr) => reply.attr(&fs.lifetimes(&attr).attr, &plain_attr(&attr)),
         Err(error) => reply.error(errno(error)),
     }
 }

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno as WireErrno, FileAttr, FileType, Generation, INodeNo, TimeOrNow};
 
 use crate::error::Errno;
-use crate::fs::{Attr, Call};
+use crate::fs::{Attr, Call, Fs};
 use crate::sys::{Stat, TimeSet};
 use crate::types::{NodeId, Tid};
 
-/// Names and attributes are asked for every time: SOURCE may change behind the view.
-pub(super) const TTL: Duration = Duration::ZERO;
+/// How long a name and the attributes that come with it are kept: fuser has one lifetime for both.
+pub(super) fn entry_lifetime(fs: &Fs, attr: &Attr) -> Duration {
+    let lifetimes = fs.lifetimes(attr);
+    lifetimes.name.min(lifetimes.attr)
+}
 
 pub(super) fn call(request: &fuser::Request) -> Call {
     Call {

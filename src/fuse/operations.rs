@@ -20,7 +20,9 @@ use super::answer::{
     answer_attr, answer_bytes, answer_empty, answer_entry, answer_statfs, answer_written,
     answer_xattr, no_attr,
 };
-use super::convert::{TTL, call, entry_attr, entry_type, errno, generation, node, time_set};
+use super::convert::{
+    call, entry_attr, entry_lifetime, entry_type, errno, generation, node, time_set,
+};
 use crate::error::Errno;
 use crate::fs::{
     Fs, KernelCache, Listing, NewAttrs, NewEntry, ReadFrom, ReadHow, WriteFrom, WriteHow,
@@ -98,7 +100,7 @@ impl Filesystem for Edge {
 
     requests! {
         lookup(parent: INodeNo, name: &OsStr, reply: ReplyEntry) [name = name.to_owned()]
-            |fs, call| answer_entry(reply, fs.lookup(&call, node(parent), &name));
+            |fs, call| answer_entry(fs, reply, fs.lookup(&call, node(parent), &name));
 
         getattr(ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) []
             |fs, call| answer_attr(fs, reply, fs.getattr(&call, node(ino)));
@@ -116,11 +118,11 @@ impl Filesystem for Edge {
 
         mknod(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry)
             [name = name.to_owned(), new = NewEntry { mode, umask }, rdev = u64::from(rdev)]
-            |fs, call| answer_entry(reply, fs.mknod(&call, node(parent), &name, new, rdev));
+            |fs, call| answer_entry(fs, reply, fs.mknod(&call, node(parent), &name, new, rdev));
 
         mkdir(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry)
             [name = name.to_owned(), new = NewEntry { mode, umask }]
-            |fs, call| answer_entry(reply, fs.mkdir(&call, node(parent), &name, new));
+            |fs, call| answer_entry(fs, reply, fs.mkdir(&call, node(parent), &name, new));
 
         unlink(parent: INodeNo, name: &OsStr, reply: ReplyEmpty) [name = name.to_owned()]
             |fs, call| answer_empty(reply, fs.unlink(&call, node(parent), &name));
@@ -130,7 +132,7 @@ impl Filesystem for Edge {
 
         symlink(parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry)
             [name = name.to_owned(), target = target.as_os_str().to_owned()]
-            |fs, call| answer_entry(reply, fs.symlink(&call, node(parent), &name, &target));
+            |fs, call| answer_entry(fs, reply, fs.symlink(&call, node(parent), &name, &target));
 
         rename(parent: INodeNo, name: &OsStr, new_parent: INodeNo, new_name: &OsStr,
                flags: RenameFlags, reply: ReplyEmpty)
@@ -142,7 +144,7 @@ impl Filesystem for Edge {
 
         link(ino: INodeNo, new_parent: INodeNo, name: &OsStr, reply: ReplyEntry)
             [name = name.to_owned()]
-            |fs, call| answer_entry(reply, fs.link(&call, node(ino), node(new_parent), &name));
+            |fs, call| answer_entry(fs, reply, fs.link(&call, node(ino), node(new_parent), &name));
 
         open(ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) []
             |fs, call| match fs.open(&call, node(ino), flags.0) {
@@ -155,7 +157,8 @@ impl Filesystem for Edge {
             |fs, call| match fs.create(&call, node(parent), &name, flags, new) {
                 Ok((attr, fh)) => {
                     let (entry, handle) = (entry_attr(&attr), FileHandle(fh.0));
-                    reply.created(&TTL, &entry, generation(&attr), handle, opened(fs));
+                    let kept = entry_lifetime(fs, &attr);
+                    reply.created(&kept, &entry, generation(&attr), handle, opened(fs));
                 }
                 Err(error) => reply.error(errno(error)),
             };
@@ -209,8 +212,9 @@ impl Filesystem for Edge {
                 let mut listing = listing;
                 let listed = fs.readdir(&call, fh(handle), cursor, Listing::Attributes, |slot| {
                     let attr = slot.attr.as_ref().map_or_else(|| no_attr(slot.kind), entry_attr);
+                    let kept = slot.attr.as_ref().map(|attr| entry_lifetime(fs, attr)).unwrap_or_default();
                     let generation = slot.attr.as_ref().map_or(Generation(0), generation);
-                    !listing.add(INodeNo(slot.ino), slot.next, slot.name, &TTL, &attr, generation)
+                    !listing.add(INodeNo(slot.ino), slot.next, slot.name, &kept, &attr, generation)
                 });
                 match listed {
                     Ok(_) => listing.ok(),

@@ -43,6 +43,9 @@ const DENIALS: &str =
 /// What no request tells with `--kernel-cache read` and `write-back`.
 const READS: &str = "reads that the kernel answers from its page cache, read(2) itself, and how much it asked for: the reads that \
                      fill the cache are marked page_cache";
+/// The same, of attributes and names.
+const KEPT: &str = "stat(2) and fstat(2) of what was asked for within the last second, and directories on the way to a file: \
+                    the kernel keeps the attributes of files, and the names and attributes of directories, for so long";
 /// What no request tells with `--kernel-cache write-back`.
 const WRITES: &str = "write(2) itself, by whom, how much at a time and when: the kernel's writes of what has changed are marked \
                       page_cache; file sizes and times are the kernel's until then";
@@ -103,7 +106,7 @@ pub(super) fn invisible(kernel_permissions: bool, cache: KernelCache) -> Vec<Str
         all.push(DENIALS.to_owned());
     }
     if cache != KernelCache::Off {
-        all.push(READS.to_owned());
+        all.extend([READS, KEPT].map(str::to_owned));
     }
     if cache == KernelCache::WriteBack {
         all.push(WRITES.to_owned());

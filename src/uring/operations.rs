@@ -174,7 +174,7 @@ fn opened(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
     };
     let mut out = Out::new(entry.output());
     if let Some(attr) = attr {
-        out.entry_out(&attr, fs.attr_lifetime());
+        out.entry_out(&attr, fs.lifetimes(&attr));
     }
     Ok(out.u64(fh.0).u32(open_flags).u32(0).len())
 }
@@ -199,7 +199,7 @@ fn attributes(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize>
     let mut out = Out::new(entry.output());
     Ok(match request.opcode {
         op::STATX => out.statx_out(&attr).len(),
-        _ => out.attr_out(&attr, fs.attr_lifetime()).len(),
+        _ => out.attr_out(&attr, fs.lifetimes(&attr).attr).len(),
     })
 }
 
@@ -252,7 +252,7 @@ fn named(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
         _ => fs.link(call, NodeId(args.u64(0)), node, bytes),
     }?;
     let mut out = Out::new(entry.output());
-    Ok(out.entry_out(&attr, fs.attr_lifetime()).len())
+    Ok(out.entry_out(&attr, fs.lifetimes(&attr)).len())
 }
 
 fn unnamed(fs: &Fs, request: &Request, entry: &Entry) -> SysResult<()> {
@@ -283,7 +283,8 @@ fn listed(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
     let mut out = Out::new(entry.output());
     let fh = Fh(args.u64(0));
     fs.readdir(&request.call, fh, args.u64(8), listing, |slot| {
-        out.entry(&slot, listing, room)
+        let lifetimes = slot.attr.as_ref().map(|attr| fs.lifetimes(attr));
+        out.entry(&slot, listing, lifetimes.unwrap_or_default(), room)
     })?;
     Ok(out.len())
 }

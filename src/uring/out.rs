@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::statvfs::Statvfs;
 
-use crate::fs::{Attr, DirSlot, Listing};
+use crate::fs::{Attr, DirSlot, Lifetimes, Listing};
 use crate::sys::Stat;
 
 /// Bytes of `struct fuse_entry_out`.
@@ -77,12 +77,12 @@ impl<'a> Out<'a> {
         self.attr(attr.ino.0, &attr.stat)
     }
 
-    /// `struct fuse_entry_out`: the name is not to be kept, for SOURCE may change behind the view; the attributes for so
-    /// long.
-    pub(super) fn entry_out(&mut self, attr: &Attr, lifetime: Duration) -> &mut Self {
+    /// `struct fuse_entry_out`.
+    pub(super) fn entry_out(&mut self, attr: &Attr, lifetimes: Lifetimes) -> &mut Self {
+        let Lifetimes { name, attr: kept } = lifetimes;
         self.u64(attr.node.0).u64(attr.generation);
-        self.u64(0).u64(lifetime.as_secs());
-        self.u32(0).u32(lifetime.subsec_nanos());
+        self.u64(name.as_secs()).u64(kept.as_secs());
+        self.u32(name.subsec_nanos()).u32(kept.subsec_nanos());
         self.attr(attr.ino.0, &attr.stat)
     }
 
@@ -122,7 +122,13 @@ impl<'a> Out<'a> {
     }
 
     /// `struct fuse_dirent` or `struct fuse_direntplus`; false where it does not fit into `room` bytes.
-    pub(super) fn entry(&mut self, slot: &DirSlot<'_>, listing: Listing, room: usize) -> bool {
+    pub(super) fn entry(
+        &mut self,
+        slot: &DirSlot<'_>,
+        listing: Listing,
+        lifetimes: Lifetimes,
+        room: usize,
+    ) -> bool {
         let plus = if listing == Listing::Attributes {
             ENTRY
         } else {
@@ -136,7 +142,7 @@ impl<'a> Out<'a> {
         let end = self.at + size;
         match &slot.attr {
             Some(attr) if plus > 0 => {
-                self.entry_out(attr, Duration::ZERO);
+                self.entry_out(attr, lifetimes);
             }
             // Node 0: only the name is known (fs/fuse/readdir.c fuse_direntplus_link()).
             _ => {
@@ -212,7 +218,7 @@ mod tests {
         assert_eq!(
             size(
                 &|out| {
-                    out.entry_out(&attr, Duration::from_secs(1));
+                    out.entry_out(&attr, Lifetimes::default());
                 },
                 &mut memory
             ),
@@ -244,11 +250,12 @@ mod tests {
             name: OsStr::new("abc"),
             attr: None,
         };
-        assert!(out.entry(&slot, Listing::Names, 64));
+        let kept = Lifetimes::default();
+        assert!(out.entry(&slot, Listing::Names, kept, 64));
         assert_eq!(out.len(), 32);
         slot.attr = Some(attr());
-        assert!(!out.entry(&slot, Listing::Attributes, 64));
-        assert!(out.entry(&slot, Listing::Attributes, 1000));
+        assert!(!out.entry(&slot, Listing::Attributes, kept, 64));
+        assert!(out.entry(&slot, Listing::Attributes, kept, 1000));
         assert_eq!(out.len(), 32 + ENTRY + 32);
         assert_eq!(memory[24..27], *b"abc");
         assert_eq!(memory[27..32], [0; 5]);
