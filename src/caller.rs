@@ -45,8 +45,8 @@ use dashmap::DashMap;
 
 pub use aside::{Answer, Patience, What};
 pub use judge::{Asked, Found, From, Moves, Open};
-pub use syscall::Doing;
-use syscall::{Amount, SystemCall};
+use syscall::Amount;
+pub use syscall::{Doing, SystemCall};
 pub use thread::{Ring, Thread};
 pub use told::Told;
 

@@ -27,12 +27,13 @@ mod open;
 mod ready;
 mod rename;
 mod shutdown;
+mod way;
 mod write;
 mod xattr;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 pub use crate::caller::Told;
@@ -43,12 +44,14 @@ pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
 pub use observe::Attribution;
 pub use ready::Ready;
+pub use way::Forget;
 pub use write::{WriteFrom, WriteHow};
 
 use files::Files;
 use handle::{Handles, Opened};
 use inode::{Inode, Inodes, PathFd};
 use observe::Observer;
+use way::Way;
 
 use crate::buffer::{self, Buffers, Flusher, Journal, Shared};
 use crate::caller::Thread;
@@ -146,6 +149,7 @@ pub struct Fs {
     files: Option<Files>,
     flusher: Mutex<Option<Flusher>>,
     proc_fds: OwnedFd,
+    way: OnceLock<Way>,
     options: Options,
 }
 
@@ -187,6 +191,7 @@ impl Fs {
             flusher: Mutex::default(),
             observer,
             proc_fds: sys::open_proc_fds()?,
+            way: OnceLock::new(),
             options,
         })
     }
@@ -200,21 +205,32 @@ impl Fs {
     /// How long the kernel may keep what an answer says of this file.
     #[must_use]
     pub fn lifetimes(&self, attr: &Attr) -> Lifetimes {
-        let attr_lifetime = match self.options.kernel_cache {
+        let (way, kept) = match self.options.kernel_cache {
             // SOURCE may change behind the view.
-            KernelCache::Off => Duration::ZERO,
+            KernelCache::Off => (self.moment(), Duration::ZERO),
             // With new attributes the kernel asks for capabilities again, at the next write (fs/fuse/inode.c
             // fuse_change_attributes_common()), and its write-back cache asks for attributes at each write.
-            KernelCache::Read | KernelCache::WriteBack => Duration::from_secs(1),
+            KernelCache::Read | KernelCache::WriteBack => {
+                (Duration::from_secs(1), Duration::from_secs(1))
+            }
         };
         Lifetimes {
-            // Each open of a file is to find the one that has the name then. On the way there one directory is as good as
-            // another, for as long.
+            // Each open of a file is to find the one that has the name then.
             name: match attr.stat.mode & libc::S_IFMT {
-                libc::S_IFDIR => attr_lifetime,
+                libc::S_IFDIR => way,
                 _ => Duration::ZERO,
             },
-            attr: attr_lifetime,
+            attr: kept,
+        }
+    }
+
+    /// The same for an entry of a listing. The kernel may take one in after it was told to forget all names, and not notice
+    /// (fs/fuse/readdir.c fuse_direntplus_link()).
+    #[must_use]
+    pub fn lifetimes_listed(&self, attr: &Attr) -> Lifetimes {
+        match self.options.kernel_cache {
+            KernelCache::Off => Lifetimes::default(),
+            KernelCache::Read | KernelCache::WriteBack => self.lifetimes(attr),
         }
     }
 

@@ -59,6 +59,9 @@ pub struct Transfer {
 /// The kernel caps what one call may transfer (fs/read_write.c MAX_RW_COUNT with pages of 4 KiB).
 const TRANSFER_MAX: u64 = 0x7fff_f000;
 
+/// The path may be empty, and the descriptor is the file (`AT_EMPTY_PATH`, man 2 openat).
+const EMPTY_PATH: u64 = 0x1000;
+
 /// pwritev2(2) writes to the end, whatever it says (include/uapi/linux/fs.h).
 const RWF_APPEND: u64 = 0x10;
 
@@ -231,6 +234,46 @@ impl SystemCall {
             "utimensat" if self.args[1] == 0 => Some(self.fd(0)),
             _ => None,
         }
+    }
+
+    /// Whether it is about a path, which it walks again where it meets `ESTALE` (include/linux/namei.h retry_estale()).
+    #[must_use]
+    pub fn takes_path(&self) -> bool {
+        let names_a_file = |flags: usize| self.args[flags] & EMPTY_PATH == 0;
+        match self.name {
+            "open" | "openat" | "openat2" | "creat" | "stat" | "lstat" | "access" | "faccessat"
+            | "chmod" | "fchmodat" | "chown" | "lchown" | "utime" | "utimes" | "chdir"
+            | "chroot" | "statfs" | "truncate" | "mkdir" | "mkdirat" | "mknod" | "mknodat"
+            | "rmdir" | "unlink" | "unlinkat" | "rename" | "renameat" | "renameat2" | "link"
+            | "symlink" | "symlinkat" | "readlink" | "readlinkat" | "getxattr" | "lgetxattr"
+            | "setxattr" | "lsetxattr" | "listxattr" | "llistxattr" | "removexattr"
+            | "lremovexattr" | "execve" | "inotify_add_watch" => true,
+            "statx" => names_a_file(2),
+            "newfstatat" | "faccessat2" | "fchmodat2" => names_a_file(3),
+            "fchownat" | "linkat" | "execveat" => names_a_file(4),
+            "utimensat" | "futimesat" => self.args[1] != 0,
+            _ => false,
+        }
+    }
+
+    /// Whether it makes something of the name at the end of its path, other than a file with open(2).
+    #[must_use]
+    pub fn makes(&self) -> bool {
+        let makes = [
+            "mkdir",
+            "mkdirat",
+            "mknod",
+            "mknodat",
+            "symlink",
+            "symlinkat",
+        ];
+        makes.contains(&self.name) || self.links()
+    }
+
+    /// Whether it gives a file a further name.
+    #[must_use]
+    pub fn links(&self) -> bool {
+        matches!(self.name, "link" | "linkat")
     }
 
     /// Whether it asks the kernel to do input and output in its own time.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::handle::Handle;
 use super::inode::Inode;
 use super::observe::{Note, On, Watch};
+use super::way::Came;
 use super::{Call, Fs, KernelCache, Owners};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -63,6 +64,7 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer
             .op(OpKind::Getattr, call, On::Inode(&inode), |note| {
+                self.check_way(call, &inode, Came::Somehow)?;
                 let mut did = Did::new();
                 let attr = self.attr(&inode, &mut did)?;
                 note.did(did);
@@ -95,6 +97,7 @@ impl Fs {
         let kind = OpKind::Setattr;
         self.observer.op_watched(kind, call, on, watch, |note| {
             note_set(note, &new, None);
+            self.check_way(call, &inode, Came::Somehow)?;
             let mut did = Did::new();
             self.set_metadata(&inode, &new, &mut did)?;
             if let Some(size) = new.size {
@@ -213,6 +216,7 @@ impl Fs {
         self.observer
             .op(OpKind::Access, call, On::Inode(&inode), |note| {
                 note.set(|op| op.mode = u32::try_from(mask).ok());
+                self.check_way(call, &inode, Came::Somehow)?;
                 sys::access(self.fd(&inode)?.as_fd(), mask)
             })
     }
@@ -225,6 +229,7 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer
             .op(OpKind::Statfs, call, On::Inode(&inode), |_| {
+                self.check_way(call, &inode, Came::Somehow)?;
                 sys::statfs(self.fd(&inode)?.as_fd())
             })
     }

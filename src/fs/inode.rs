@@ -78,6 +78,8 @@ pub struct Inode {
     fd: Mutex<Option<Arc<PathFd>>>,
     lookups: AtomicU64,
     used: AtomicBool,
+    /// The number under which the kernel keeps its name, if it is a directory ([`way`](super::way)).
+    kept: AtomicU64,
 }
 
 impl Inode {
@@ -102,6 +104,16 @@ impl Inode {
     #[must_use]
     pub fn is_number(&self, (dev, ino): (u64, u64)) -> bool {
         self.identity.dev == dev && self.identity.ino == ino
+    }
+
+    /// The number under which its name was kept last; 0 if it never was.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept.load(Ordering::SeqCst)
+    }
+
+    /// Its name is kept under this number.
+    pub(super) fn keep(&self, number: u64) {
+        self.kept.fetch_max(number, Ordering::SeqCst);
     }
 
     /// The descriptor, where it has not been given up.
@@ -167,6 +179,7 @@ impl Inodes {
             }))),
             lookups: AtomicU64::new(1),
             used: AtomicBool::new(true),
+            kept: AtomicU64::new(0),
         });
         let by_node = DashMap::new();
         by_node.insert(NodeId::ROOT, root);
@@ -268,6 +281,12 @@ impl Inodes {
         gone.is_some()
     }
 
+    /// Whether `stat` describes this inode.
+    #[must_use]
+    pub fn is(&self, inode: &Inode, stat: &Stat) -> bool {
+        inode.is_still(self.identity(stat))
+    }
+
     /// Whether the kernel knows this inode still.
     #[must_use]
     pub fn holds(&self, inode: &Arc<Inode>) -> bool {
@@ -347,6 +366,7 @@ fn new_inode(node: NodeId, identity: Identity, stat: &Stat, fd: Arc<PathFd>) -> 
         fd: Mutex::new(Some(fd)),
         lookups: AtomicU64::new(1),
         used: AtomicBool::new(true),
+        kept: AtomicU64::new(0),
     }
 }
 

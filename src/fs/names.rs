@@ -41,6 +41,17 @@ impl Link {
         lock(&self.place).clone()
     }
 
+    /// The directory has a new entry in the table, since the kernel had forgotten it.
+    fn found_in(&self, parent: &Arc<Inode>) {
+        let mut place = lock(&self.place);
+        if !Arc::ptr_eq(&place.parent, parent) {
+            let old = std::mem::replace(&mut place.parent, Arc::clone(parent));
+            drop(place);
+            // Which may take those above along.
+            drop(old);
+        }
+    }
+
     fn is(&self, parent: &Arc<Inode>, name: &OsStr) -> bool {
         let place = lock(&self.place);
         !place.gone && place.parent.is_same(parent) && &*place.name == name
@@ -112,6 +123,20 @@ impl Names {
         links.into_iter().rev().filter(|link| !link.last().gone)
     }
 
+    /// Whether `name` in `parent` is one of them.
+    #[must_use]
+    pub fn has(&self, parent: &Arc<Inode>, name: &OsStr) -> bool {
+        let links = lock(&self.links);
+        links.as_slice().iter().any(|link| link.is(parent, name))
+    }
+
+    /// Where a directory is to be found, which has only one name; `None` for one that was removed, and for the root.
+    #[must_use]
+    pub fn only_place(&self) -> Option<(Arc<Inode>, Arc<OsStr>)> {
+        let links = lock(&self.links);
+        links.as_slice().last().and_then(|link| link.place())
+    }
+
     /// The name used last, existing or not.
     #[must_use]
     pub fn latest(&self) -> Option<Arc<Link>> {
@@ -125,11 +150,13 @@ impl Names {
         let mut kept = lock(&self.links);
         let known = kept.as_slice().last().filter(|link| link.is(parent, name));
         if let Some(link) = known {
+            link.found_in(parent);
             return link.clone();
         }
         let mut links = kept.as_slice().to_vec();
         if let Some(at) = links.iter().position(|link| link.is(parent, name)) {
             let link = links.remove(at);
+            link.found_in(parent);
             links.push(link.clone());
             *kept = links.into();
             return link;

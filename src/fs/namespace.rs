@@ -8,6 +8,7 @@ use super::attrs::Attr;
 use super::inode::{Inode, note_name};
 use super::names::path_below;
 use super::observe::{Note, On};
+use super::way::Came;
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -41,6 +42,7 @@ impl Fs {
         }
         self.observer
             .op(OpKind::Lookup, call, On::Name(&dir, name), |note| {
+                self.check_way_to(call, &dir, name)?;
                 let mut did = Did::new();
                 let (inode, attr) = self.find(&dir, name, &mut did)?;
                 note.did(did);
@@ -60,12 +62,19 @@ impl Fs {
         did: &mut Did,
     ) -> SysResult<(Arc<Inode>, Attr)> {
         let dir_fd = self.fd(dir)?;
+        let keeping = self.keeping();
         let found = sys::stat_below(dir_fd.as_fd(), name)?;
-        if let Some(inode) = self.inodes.remember_again(&found) {
-            return self.entered(dir, name, (inode, found), did);
+        let entered = match self.inodes.remember_again(&found) {
+            Some(inode) => self.entered(dir, name, (inode, found), did),
+            None => {
+                let fd = sys::open_below(dir_fd.as_fd(), name, libc::O_PATH, Access::Existing)?;
+                self.enter(dir, name, fd, did)
+            }
+        };
+        if let Ok((inode, _)) = &entered {
+            self.keep(inode, keeping);
         }
-        let fd = sys::open_below(dir_fd.as_fd(), name, libc::O_PATH, Access::Existing)?;
-        self.enter(dir, name, fd, did)
+        entered
     }
 
     /// Takes the file behind an `O_PATH` descriptor into the table, under this name.
@@ -168,6 +177,7 @@ impl Fs {
     ) -> SysResult<Attr> {
         let dir = self.inode(parent)?;
         self.observer.op(kind, call, On::Name(&dir, name), |note| {
+            self.check_making(call)?;
             let dir_fd = self.fd(&dir)?;
             let caller = self.act_as(call)?;
             work(dir_fd.as_fd(), note)?;
@@ -206,6 +216,7 @@ impl Fs {
         self.observer
             .op(OpKind::Link, call, On::Inode(&inode), |note| {
                 note.set(|op| op.set_to(ByteText::new(&path_below(&dir, name))));
+                self.check_making(call)?;
                 let (fd, dir_fd) = (self.fd(&inode)?, self.fd(&dir)?);
                 let link = || sys::link_fd(self.proc_fds.as_fd(), fd.as_fd(), dir_fd.as_fd(), name);
                 let mut did = Did::new();
@@ -247,6 +258,10 @@ impl Fs {
     ) -> SysResult<()> {
         let dir = self.inode(parent)?;
         self.observer.op(kind, call, On::Name(&dir, name), |note| {
+            // A file's name was asked for, on the way here.
+            if kind == OpKind::Rmdir {
+                self.check_way(call, &dir, Came::ByPath)?;
+            }
             let dir_fd = self.fd(&dir)?;
             let victim = self.peek(dir_fd.as_fd(), name);
             note.set(|op| op.ino = victim.as_ref().map(|inode| inode.ino()));

@@ -10,6 +10,7 @@ use super::handle::{Handle, Opened};
 use super::inode::Inode;
 use super::namespace::{NewEntry, mode_of};
 use super::observe::{Note, On};
+use super::way::Came;
 use super::{Call, Fs, KernelCache, Permissions};
 use crate::buffer::{Did, File, OnClose, Privileges};
 use crate::error::Errno;
@@ -253,6 +254,7 @@ impl Fs {
                     op.flags = open_flag_names(flags);
                     op.mode = Some(new.mode & 0o7777);
                 });
+                self.check_way(call, &dir, Came::ByPath)?;
                 let dir_fd = self.fd(&dir)?;
                 let mode = mode_of(dir_fd.as_fd(), new) & 0o7777;
                 let caller = self.act_as(call)?;

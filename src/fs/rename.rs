@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::inode::Inode;
 use super::names::path_below;
 use super::observe::{Note, On};
+use super::way::Came;
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -29,6 +30,8 @@ impl Fs {
         let (old_dir, new_dir) = (self.inode(from.0)?, self.inode(to.0)?);
         self.observer
             .op(OpKind::Rename, call, On::Name(&old_dir, from.1), |note| {
+                // The new name was asked for, on the way there.
+                self.check_way(call, &old_dir, Came::ByPath)?;
                 let (old_fd, new_fd) = (self.fd(&old_dir)?, self.fd(&new_dir)?);
                 let moved = self.peek(old_fd.as_fd(), from.1);
                 let other = self.peek(new_fd.as_fd(), to.1);
