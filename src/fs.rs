@@ -44,7 +44,6 @@ pub use dir::{DirSlot, Listing};
 pub use namespace::NewEntry;
 pub use observe::Attribution;
 pub use ready::Ready;
-pub use way::Forget;
 pub use write::{WriteFrom, WriteHow};
 
 use files::Files;
@@ -202,35 +201,26 @@ impl Fs {
         self.options.kernel_cache
     }
 
-    /// How long the kernel may keep what an answer says of this file.
+    /// How long the kernel may keep what an answer says of this file. Each open of a file is to find the one that has the name
+    /// then; on the way there it goes through directories.
     #[must_use]
     pub fn lifetimes(&self, attr: &Attr) -> Lifetimes {
-        let (way, kept) = match self.options.kernel_cache {
+        match self.options.kernel_cache {
             // SOURCE may change behind the view.
-            KernelCache::Off => (self.moment(), Duration::ZERO),
+            KernelCache::Off if attr.is_kept => Lifetimes {
+                name: way::MOMENT,
+                attr: Duration::ZERO,
+            },
+            KernelCache::Off => Lifetimes::default(),
             // With new attributes the kernel asks for capabilities again, at the next write (fs/fuse/inode.c
             // fuse_change_attributes_common()), and its write-back cache asks for attributes at each write.
-            KernelCache::Read | KernelCache::WriteBack => {
-                (Duration::from_secs(1), Duration::from_secs(1))
-            }
-        };
-        Lifetimes {
-            // Each open of a file is to find the one that has the name then.
-            name: match attr.stat.mode & libc::S_IFMT {
-                libc::S_IFDIR => way,
-                _ => Duration::ZERO,
+            KernelCache::Read | KernelCache::WriteBack => Lifetimes {
+                name: match attr.stat.mode & libc::S_IFMT {
+                    libc::S_IFDIR => Duration::from_secs(1),
+                    _ => Duration::ZERO,
+                },
+                attr: Duration::from_secs(1),
             },
-            attr: kept,
-        }
-    }
-
-    /// The same for an entry of a listing. The kernel may take one in after it was told to forget all names, and not notice
-    /// (fs/fuse/readdir.c fuse_direntplus_link()).
-    #[must_use]
-    pub fn lifetimes_listed(&self, attr: &Attr) -> Lifetimes {
-        match self.options.kernel_cache {
-            KernelCache::Off => Lifetimes::default(),
-            KernelCache::Read | KernelCache::WriteBack => self.lifetimes(attr),
         }
     }
 

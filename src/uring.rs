@@ -20,9 +20,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::error::Errno;
 use crate::fs::Fs;
-use crate::sys::SysResult;
 use entry::Request;
 use queue::Queue;
 
@@ -113,13 +111,7 @@ impl Rings {
     /// `EAGAIN` where a thread cannot be started.
     pub fn serve(self, device: OwnedFd, fs: Arc<Fs>, admitted: Admitted) -> io::Result<()> {
         let device = Arc::new(device);
-        let notified = Arc::downgrade(&device);
-        fs.let_names_be_kept(Box::new(move || {
-            // Without a device there is no view any more.
-            notified
-                .upgrade()
-                .map_or(Ok(()), |device| forget_names(&device))
-        }));
+        fs.let_names_be_kept();
         let service = Arc::new(Service { fs, admitted });
         for (cpu, queue) in self.0.into_iter().enumerate() {
             let (device, service) = (Arc::clone(&device), Arc::clone(&service));
@@ -128,18 +120,6 @@ impl Rings {
         }
         Ok(())
     }
-}
-
-/// Tells the kernel to ask for all names again.
-fn forget_names(device: &OwnedFd) -> SysResult<()> {
-    // struct fuse_out_header: its size, what it is about, and no request that it answers.
-    let size = 16_u32.to_ne_bytes();
-    let code = wire::NOTIFY_INC_EPOCH.to_ne_bytes();
-    let mut notice = [0; 16];
-    notice[..4].copy_from_slice(&size);
-    notice[4..8].copy_from_slice(&code);
-    nix::unistd::write(device, &notice).map_err(|errno| Errno::from_raw(errno as i32))?;
-    Ok(())
 }
 
 /// CPUs that there may be: the kernel wants a queue for each, also for those that are not there.

@@ -10,6 +10,11 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::fcntl::OFlag;
+use nix::unistd::UnlinkatFlags;
 
 use support::Scratch;
 
@@ -101,6 +106,12 @@ fn a_file_has_a_time_of_birth() {
     scratch.unmount_and_audit();
 }
 
+/// Views in which the server looks at permissions, and the kernel.
+const BOTH: [&[&str]; 2] = [
+    &["--transport", "uring"],
+    &["--transport", "uring", "-o", "allow_other"],
+];
+
 /// What programs do by a path below a directory that has moved in SOURCE: each fails as it would there.
 type Step = (&'static str, fn(&Path) -> io::Result<()>);
 
@@ -162,10 +173,7 @@ const STEPS: &[Step] = &[
 
 #[test]
 fn a_directory_that_moves_in_source_is_at_once_where_it_is() {
-    for options in [
-        &["--transport", "uring"][..],
-        &["--transport", "uring", "-o", "allow_other"],
-    ] {
+    for options in BOTH {
         let Some(scratch) = mounted_with(options) else {
             return;
         };
@@ -203,10 +211,7 @@ fn a_directory_that_moves_in_source_is_at_once_where_it_is() {
 
 #[test]
 fn what_is_open_in_a_directory_that_moves_in_source_goes_on() {
-    for options in [
-        &["--transport", "uring"][..],
-        &["--transport", "uring", "-o", "allow_other"],
-    ] {
+    for options in BOTH {
         let Some(scratch) = mounted_with(options) else {
             return;
         };
@@ -220,10 +225,10 @@ fn what_is_open_in_a_directory_that_moves_in_source_goes_on() {
                 let mode = nix::sys::stat::Mode::S_IRWXU;
                 nix::fcntl::openat(&dir, path, flags, mode).map(File::from)
             };
-            let flags = nix::fcntl::OFlag::O_RDONLY;
+            let flags = OFlag::O_RDONLY;
             assert_eq!(fs::read_to_string(seen.join("b/c/f")).unwrap(), "in it");
             fs::rename(&there, &gone).unwrap();
-            let made = flags | nix::fcntl::OFlag::O_CREAT;
+            let made = flags | OFlag::O_CREAT;
             match round % 5 {
                 0 => drop(below("c/f", flags).unwrap()),
                 1 => drop(below("c/new", made).unwrap()),
@@ -246,6 +251,173 @@ fn what_is_open_in_a_directory_that_moves_in_source_goes_on() {
             fs::rename(&gone, &there).unwrap();
         }
         scratch.unmount_and_audit();
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_directory_is_found_at_once() {
+    for options in BOTH {
+        let Some(scratch) = mounted_with(options) else {
+            return;
+        };
+        let below = |name: &str| scratch.source.join(name);
+        let seen = scratch.view.join("way");
+        for round in 0..60 {
+            for (dir, text) in [("way", "old"), ("new", "new")] {
+                fs::create_dir_all(below(dir).join("b/c")).unwrap();
+                fs::write(below(dir).join("b/f"), text).unwrap();
+            }
+            assert_eq!(fs::read_to_string(seen.join("b/f")).unwrap(), "old");
+            assert!(seen.join("b/c").exists());
+            fs::rename(below("way"), below("old")).unwrap();
+            fs::rename(below("new"), below("way")).unwrap();
+            if round % 2 == 0 {
+                fs::remove_dir_all(below("old")).unwrap();
+            }
+            let f = seen.join("b/f");
+            match round % 6 {
+                0 | 1 => assert_eq!(fs::read_to_string(f).unwrap(), "new"),
+                2 | 3 => fs::create_dir(seen.join("b/c/made")).unwrap(),
+                _ => fs::write(f, "again").unwrap(),
+            }
+            let made = below("way").join("b/c/made").exists();
+            assert_eq!(made, matches!(round % 6, 2 | 3));
+            let text = fs::read_to_string(below("way").join("b/f")).unwrap();
+            assert_eq!(text == "again", matches!(round % 6, 4 | 5));
+            let _ = fs::remove_dir_all(below("old"));
+            fs::remove_dir_all(below("way")).unwrap();
+        }
+        scratch.unmount_and_audit();
+    }
+}
+
+#[test]
+fn the_same_question_has_another_answer_as_soon_as_a_directory_moves() {
+    for options in BOTH {
+        let Some(scratch) = mounted_with(options) else {
+            return;
+        };
+        let (there, gone) = (scratch.source.join("way"), scratch.source.join("z"));
+        fs::create_dir_all(there.join("b/c")).unwrap();
+        let seen = scratch.view.join("way/b/c");
+        for _ in 0..200 {
+            assert!(seen.metadata().is_ok());
+            fs::rename(&there, &gone).unwrap();
+            assert!(seen.metadata().is_err());
+            fs::rename(&gone, &there).unwrap();
+        }
+        scratch.unmount_and_audit();
+    }
+}
+
+#[test]
+fn a_directory_that_took_another_ones_name_is_removed_in_its_own_right() {
+    for options in BOTH {
+        let Some(scratch) = mounted_with(options) else {
+            return;
+        };
+        let below = |name: &str| scratch.source.join(name);
+        let seen = |name: &str| scratch.view.join(name);
+        fs::create_dir(below("way")).unwrap();
+        for round in 0..40 {
+            fs::create_dir(below("way/b")).unwrap();
+            let open = File::open(seen("way/b")).unwrap();
+            fs::rename(below("way/b"), below("z")).unwrap();
+            fs::create_dir(below("way/b")).unwrap();
+            match round % 2 {
+                0 => fs::remove_dir(seen("way/b")).unwrap(),
+                _ => fs::rename(seen("way/b"), seen("taken")).unwrap(),
+            }
+            // The one that was there before lives on.
+            fs::write(seen("z/f"), "in it").unwrap();
+            assert_eq!(fs::read_to_string(below("z/f")).unwrap(), "in it");
+            assert!(open.metadata().unwrap().is_dir());
+            assert_eq!(seen("taken").exists(), round % 2 == 1);
+            fs::remove_dir_all(below("z")).unwrap();
+            let _ = fs::remove_dir(below("taken"));
+        }
+        scratch.unmount_and_audit();
+    }
+}
+
+#[test]
+fn nobody_hears_of_stale_names_while_directories_move() {
+    const MOVES: usize = 3000;
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    for options in BOTH {
+        for in_source in [false, true] {
+            let Some(scratch) = mounted_with(options) else {
+                return;
+            };
+            fs::create_dir_all(scratch.source.join("way/b/c")).unwrap();
+            for file in ["way/b/f", "way/b/c/f"] {
+                fs::write(scratch.source.join(file), "in it").unwrap();
+            }
+            let dir = File::open(scratch.view.join("way/b")).unwrap();
+            let top = if in_source {
+                &scratch.source
+            } else {
+                &scratch.view
+            };
+            let (one, other) = (top.join("way"), top.join("other"));
+            let ended = AtomicBool::new(false);
+            // By a path: it is there, or it is not.
+            let by_path = |user: usize| {
+                let seen = scratch.view.join("way");
+                let made = seen.join(format!("b/made{user}"));
+                let steps: [&dyn Fn() -> io::Result<()>; 5] = [
+                    &|| File::open(seen.join("b/f")).map(drop),
+                    &|| fs::metadata(seen.join("b/c")).map(drop),
+                    &|| fs::read_dir(seen.join("b/c")).map(drop),
+                    &|| File::create(&made).map(drop),
+                    &|| fs::remove_file(&made),
+                ];
+                for (n, step) in steps.iter().enumerate().cycle() {
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if let Err(error) = step() {
+                        let error = error.raw_os_error();
+                        let what =
+                            format!("by path, step {n}, in SOURCE: {in_source}, {options:?}");
+                        assert_eq!(error, Some(libc::ENOENT), "{what}");
+                    }
+                }
+            };
+            // By a descriptor: it is there.
+            let by_descriptor = |user: usize| {
+                let open = |path: &str, flags| nix::fcntl::openat(&dir, path, flags, mode);
+                let name = format!("new{user}");
+                while !ended.load(Ordering::Relaxed) {
+                    drop(open("f", OFlag::O_RDONLY).unwrap());
+                    drop(open("c/f", OFlag::O_RDONLY).unwrap());
+                    assert_eq!(
+                        open("none", OFlag::O_RDONLY).unwrap_err(),
+                        nix::Error::ENOENT
+                    );
+                    nix::sys::stat::mkdirat(&dir, name.as_str(), mode).unwrap();
+                    let below = format!("{name}/f");
+                    drop(open(&below, OFlag::O_RDWR | OFlag::O_CREAT).unwrap());
+                    let unlink = |path: &str, how| nix::unistd::unlinkat(&dir, path, how).unwrap();
+                    unlink(&below, UnlinkatFlags::NoRemoveDir);
+                    unlink(&name, UnlinkatFlags::RemoveDir);
+                }
+            };
+            thread::scope(|scope| {
+                for user in 0..2 {
+                    let (by_path, by_descriptor) = (&by_path, &by_descriptor);
+                    scope.spawn(move || by_path(user));
+                    scope.spawn(move || by_descriptor(user));
+                }
+                for _ in 0..MOVES / 2 {
+                    fs::rename(&one, &other).unwrap();
+                    fs::rename(&other, &one).unwrap();
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            drop(dir);
+            scratch.unmount_and_audit();
+        }
     }
 }
 
@@ -274,27 +446,10 @@ fn directories_on_the_way_are_asked_for_once_in_a_while() {
         lookups.filter(|line| line.contains(&path)).count()
     };
     assert_eq!(asked("way/b/f7"), 1, "a file is asked for");
-    // It takes root, who may load a BPF program, and a kernel that forgets names when it is told to.
-    let (found, kept) = (
-        asked("way/b"),
-        std::env::var_os("IOLENS_NO_BPF").is_none() && is_new_kernel(),
-    );
+    // It takes the kernel to tell who asks.
+    let (found, kept) = (asked("way/b"), std::env::var_os("IOLENS_NO_BPF").is_none());
     assert!(
         (found < FILES / 4) == kept,
         "asked {found} times for {FILES} files; names are kept: {kept}"
     );
-}
-
-/// Linux 6.16 or later.
-fn is_new_kernel() -> bool {
-    let name = nix::sys::utsname::uname().unwrap();
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|n| n.parse::<u32>());
-    let (major, minor) = (
-        numbers.next().unwrap().unwrap(),
-        numbers.next().unwrap().unwrap(),
-    );
-    (major, minor) >= (6, 16)
 }

@@ -73,19 +73,45 @@ impl Caller {
         const ELEMENTS_MAX: u64 = 1024;
         let count = usize::try_from(count.min(ELEMENTS_MAX)).ok()?;
         let mut bytes = vec![0; count * size_of::<[u64; 2]>()];
-        let remote = RemoteIoVec {
-            base: usize::try_from(address).ok()?,
-            len: bytes.len(),
-        };
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.tid.0).ok()?);
-        let want = bytes.len();
-        let got = process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &[remote]).ok()?;
+        self.read_memory(address, &mut bytes)?;
         let length = |element: &[u8]| {
             let length = element[8..].try_into().map(u64::from_ne_bytes);
             length.unwrap_or_default()
         };
         let sum = bytes.chunks_exact(16).map(length);
-        (got == want).then(|| sum.fold(0, u64::saturating_add))
+        Some(sum.fold(0, u64::saturating_add))
+    }
+
+    /// The path at an address of the thread's memory. Only for a thread that is blocked in a call with that path.
+    #[must_use]
+    pub fn path_at(&self, address: u64) -> Option<Vec<u8>> {
+        /// A path may end right before memory that cannot be read: no page is smaller.
+        const PAGE: u64 = 4096;
+        /// include/uapi/linux/limits.h PATH_MAX.
+        const PATH_MAX: usize = 4096;
+        let mut path = Vec::new();
+        while path.len() < PATH_MAX {
+            let from = address.checked_add(path.len() as u64)?;
+            let mut piece = vec![0; usize::try_from(PAGE - from % PAGE).ok()?];
+            self.read_memory(from, &mut piece)?;
+            if let Some(end) = piece.iter().position(|byte| *byte == 0) {
+                path.extend(&piece[..end]);
+                return Some(path);
+            }
+            path.extend(piece);
+        }
+        None
+    }
+
+    fn read_memory(&self, address: u64, into: &mut [u8]) -> Option<()> {
+        let remote = RemoteIoVec {
+            base: usize::try_from(address).ok()?,
+            len: into.len(),
+        };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.tid.0).ok()?);
+        let want = into.len();
+        let got = process_vm_readv(pid, &mut [IoSliceMut::new(into)], &[remote]).ok()?;
+        (got == want).then_some(())
     }
 
     /// The inode number behind a descriptor of the thread. Takes no lock that a caller may hold

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::handle::Handle;
 use super::inode::Inode;
 use super::observe::{Note, On, Watch};
-use super::way::Came;
 use super::{Call, Fs, KernelCache, Owners};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -27,6 +26,8 @@ pub struct Attr {
     pub ino: Ino,
     /// Everything else. `ino` and `dev` in it are SOURCE's own.
     pub stat: Stat,
+    /// The kernel may keep its name for a moment.
+    pub is_kept: bool,
 }
 
 /// How long the kernel may keep what an answer says, without asking again.
@@ -64,7 +65,7 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer
             .op(OpKind::Getattr, call, On::Inode(&inode), |note| {
-                self.check_way(call, &inode, Came::Somehow)?;
+                self.check_way_on(call, &inode)?;
                 let mut did = Did::new();
                 let attr = self.attr(&inode, &mut did)?;
                 note.did(did);
@@ -97,7 +98,7 @@ impl Fs {
         let kind = OpKind::Setattr;
         self.observer.op_watched(kind, call, on, watch, |note| {
             note_set(note, &new, None);
-            self.check_way(call, &inode, Came::Somehow)?;
+            self.check_way(call, &inode)?;
             let mut did = Did::new();
             self.set_metadata(&inode, &new, &mut did)?;
             if let Some(size) = new.size {
@@ -216,7 +217,7 @@ impl Fs {
         self.observer
             .op(OpKind::Access, call, On::Inode(&inode), |note| {
                 note.set(|op| op.mode = u32::try_from(mask).ok());
-                self.check_way(call, &inode, Came::Somehow)?;
+                self.check_way(call, &inode)?;
                 sys::access(self.fd(&inode)?.as_fd(), mask)
             })
     }
@@ -229,7 +230,7 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer
             .op(OpKind::Statfs, call, On::Inode(&inode), |_| {
-                self.check_way(call, &inode, Came::Somehow)?;
+                self.check_way(call, &inode)?;
                 sys::statfs(self.fd(&inode)?.as_fd())
             })
     }
@@ -267,6 +268,7 @@ impl Fs {
             generation: inode.generation,
             ino: inode.ino(),
             stat,
+            is_kept: false,
         }
     }
 }

@@ -8,7 +8,6 @@ use super::attrs::Attr;
 use super::handle::{Handle, Opened};
 use super::inode::lock;
 use super::observe::{Note, On};
-use super::way::Came;
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::event::OpKind;
@@ -52,7 +51,7 @@ impl Fs {
         self.observer
             .op(OpKind::Opendir, call, On::Inode(&inode), |note| {
                 note.set(|op| op.flags = crate::event::open_flag_names(flags));
-                self.check_way(call, &inode, Came::ByPath)?;
+                self.check_way(call, &inode)?;
                 let dir = self.reopen(&inode, libc::O_RDONLY | libc::O_DIRECTORY)?;
                 let opener = (*call, note.thread());
                 let handle = self.opened(inode.clone(), Opened::dir(dir), opener)?;

@@ -27,7 +27,7 @@ use super::names::{Link, Names};
 use super::numbers::Numbers;
 use crate::error::Errno;
 use crate::sys::{self, Stat, SysResult};
-use crate::types::{Ino, NodeId};
+use crate::types::{Ino, Nanos, NodeId};
 
 /// Names deeper than this are not walked again: a path that long cannot be opened by the kernel
 /// either (PATH_MAX is 4096 bytes, two for each component).
@@ -78,7 +78,7 @@ pub struct Inode {
     fd: Mutex<Option<Arc<PathFd>>>,
     lookups: AtomicU64,
     used: AtomicBool,
-    /// The number under which the kernel keeps its name, if it is a directory ([`way`](super::way)).
+    /// When the kernel was last given its name to keep, if it is a directory ([`way`](super::way)).
     kept: AtomicU64,
 }
 
@@ -106,14 +106,14 @@ impl Inode {
         self.identity.dev == dev && self.identity.ino == ino
     }
 
-    /// The number under which its name was kept last; 0 if it never was.
-    pub(super) fn kept(&self) -> u64 {
-        self.kept.load(Ordering::SeqCst)
+    /// When its name was last given to be kept; 0 if it never was.
+    pub(super) fn kept(&self) -> Nanos {
+        Nanos(self.kept.load(Ordering::SeqCst))
     }
 
-    /// Its name is kept under this number.
-    pub(super) fn keep(&self, number: u64) {
-        self.kept.fetch_max(number, Ordering::SeqCst);
+    /// Its name is given to be kept.
+    pub(super) fn keep(&self, when: Nanos) {
+        self.kept.fetch_max(when.0, Ordering::SeqCst);
     }
 
     /// The descriptor, where it has not been given up.

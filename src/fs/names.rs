@@ -41,7 +41,7 @@ impl Link {
         lock(&self.place).clone()
     }
 
-    /// The directory has a new entry in the table, since the kernel had forgotten it.
+    /// The directory has a new entry in the table, if the kernel had forgotten it.
     fn found_in(&self, parent: &Arc<Inode>) {
         let mut place = lock(&self.place);
         if !Arc::ptr_eq(&place.parent, parent) {
@@ -149,16 +149,18 @@ impl Names {
     pub fn note(&self, parent: &Arc<Inode>, name: &OsStr) -> Arc<Link> {
         let mut kept = lock(&self.links);
         let known = kept.as_slice().last().filter(|link| link.is(parent, name));
-        if let Some(link) = known {
+        if let Some(link) = known.cloned() {
+            drop(kept);
             link.found_in(parent);
-            return link.clone();
+            return link;
         }
         let mut links = kept.as_slice().to_vec();
         if let Some(at) = links.iter().position(|link| link.is(parent, name)) {
             let link = links.remove(at);
-            link.found_in(parent);
             links.push(link.clone());
             *kept = links.into();
+            drop(kept);
+            link.found_in(parent);
             return link;
         }
         links.retain(|link| !link.last().gone);

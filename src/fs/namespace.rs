@@ -8,7 +8,6 @@ use super::attrs::Attr;
 use super::inode::{Inode, note_name};
 use super::names::path_below;
 use super::observe::{Note, On};
-use super::way::Came;
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -42,9 +41,9 @@ impl Fs {
         }
         self.observer
             .op(OpKind::Lookup, call, On::Name(&dir, name), |note| {
-                self.check_way_to(call, &dir, name)?;
                 let mut did = Did::new();
-                let (inode, attr) = self.find(&dir, name, &mut did)?;
+                let find = || self.find(&dir, name, &mut did);
+                let (inode, attr) = self.find_on_way(call, (&dir, name), find)?;
                 note.did(did);
                 note.set(|op| {
                     op.ino = Some(attr.ino);
@@ -62,19 +61,12 @@ impl Fs {
         did: &mut Did,
     ) -> SysResult<(Arc<Inode>, Attr)> {
         let dir_fd = self.fd(dir)?;
-        let keeping = self.keeping();
         let found = sys::stat_below(dir_fd.as_fd(), name)?;
-        let entered = match self.inodes.remember_again(&found) {
-            Some(inode) => self.entered(dir, name, (inode, found), did),
-            None => {
-                let fd = sys::open_below(dir_fd.as_fd(), name, libc::O_PATH, Access::Existing)?;
-                self.enter(dir, name, fd, did)
-            }
-        };
-        if let Ok((inode, _)) = &entered {
-            self.keep(inode, keeping);
+        if let Some(inode) = self.inodes.remember_again(&found) {
+            return self.entered(dir, name, (inode, found), did);
         }
-        entered
+        let fd = sys::open_below(dir_fd.as_fd(), name, libc::O_PATH, Access::Existing)?;
+        self.enter(dir, name, fd, did)
     }
 
     /// Takes the file behind an `O_PATH` descriptor into the table, under this name.
@@ -177,13 +169,15 @@ impl Fs {
     ) -> SysResult<Attr> {
         let dir = self.inode(parent)?;
         self.observer.op(kind, call, On::Name(&dir, name), |note| {
-            self.check_making(call)?;
+            self.end_way(call)?;
             let dir_fd = self.fd(&dir)?;
             let caller = self.act_as(call)?;
             work(dir_fd.as_fd(), note)?;
             drop(caller);
             let mut did = Did::new();
-            let (_, attr) = self.find(&dir, name, &mut did)?;
+            let keeping = self.keeping(call);
+            let found = self.find(&dir, name, &mut did)?;
+            let (_, attr) = Self::keep(found, keeping);
             note.did(did);
             note.set(|op| op.ino = Some(attr.ino));
             Ok(attr)
@@ -198,6 +192,7 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer
             .op(OpKind::Readlink, call, On::Inode(&inode), |note| {
+                self.go_on_way(call)?;
                 let target = sys::read_link(self.fd(&inode)?.as_fd())?;
                 note.set(|op| {
                     op.set_target(&target);
@@ -216,7 +211,7 @@ impl Fs {
         self.observer
             .op(OpKind::Link, call, On::Inode(&inode), |note| {
                 note.set(|op| op.set_to(ByteText::new(&path_below(&dir, name))));
-                self.check_making(call)?;
+                self.end_way(call)?;
                 let (fd, dir_fd) = (self.fd(&inode)?, self.fd(&dir)?);
                 let link = || sys::link_fd(self.proc_fds.as_fd(), fd.as_fd(), dir_fd.as_fd(), name);
                 let mut did = Did::new();
@@ -258,14 +253,15 @@ impl Fs {
     ) -> SysResult<()> {
         let dir = self.inode(parent)?;
         self.observer.op(kind, call, On::Name(&dir, name), |note| {
-            // A file's name was asked for, on the way here.
-            if kind == OpKind::Rmdir {
-                self.check_way(call, &dir, Came::ByPath)?;
-            }
             let dir_fd = self.fd(&dir)?;
             let victim = self.peek(dir_fd.as_fd(), name);
+            match kind {
+                OpKind::Rmdir => self.check_way_to(call, (&dir, name), victim.as_ref())?,
+                _ => self.end_way(call)?,
+            }
             note.set(|op| op.ino = victim.as_ref().map(|inode| inode.ino()));
             let unlink = || sys::unlink(dir_fd.as_fd(), name, flags);
+            let _moving = self.moves_a_name();
             match victim {
                 None => unlink(),
                 Some(victim) => {

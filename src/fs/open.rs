@@ -10,7 +10,6 @@ use super::handle::{Handle, Opened};
 use super::inode::Inode;
 use super::namespace::{NewEntry, mode_of};
 use super::observe::{Note, On};
-use super::way::Came;
 use super::{Call, Fs, KernelCache, Permissions};
 use crate::buffer::{Did, File, OnClose, Privileges};
 use crate::error::Errno;
@@ -42,6 +41,7 @@ impl Fs {
         self.observer
             .op(OpKind::Open, call, On::Inode(&inode), |note| {
                 note.set(|op| op.flags = open_flag_names(flags));
+                self.end_way(call)?;
                 self.may_execute(&inode, flags)?;
                 let file = self.open_existing(call, &inode, flags, note)?;
                 let handle = self.opened_file(call, inode.clone(), (file, flags), note)?;
@@ -169,6 +169,7 @@ impl Fs {
                     op.flags = open_flag_names(flags);
                     op.mode = Some(new.mode & 0o7777);
                 });
+                self.end_way(call)?;
                 let made = self.create_new(call, &dir, name, flags, new);
                 let is_new = made.is_ok();
                 let (inode, attr, file) = match made {
@@ -254,7 +255,7 @@ impl Fs {
                     op.flags = open_flag_names(flags);
                     op.mode = Some(new.mode & 0o7777);
                 });
-                self.check_way(call, &dir, Came::ByPath)?;
+                self.check_way(call, &dir)?;
                 let dir_fd = self.fd(&dir)?;
                 let mode = mode_of(dir_fd.as_fd(), new) & 0o7777;
                 let caller = self.act_as(call)?;

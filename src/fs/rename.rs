@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::inode::Inode;
 use super::names::path_below;
 use super::observe::{Note, On};
-use super::way::Came;
 use super::{Call, Fs};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -30,8 +29,6 @@ impl Fs {
         let (old_dir, new_dir) = (self.inode(from.0)?, self.inode(to.0)?);
         self.observer
             .op(OpKind::Rename, call, On::Name(&old_dir, from.1), |note| {
-                // The new name was asked for, on the way there.
-                self.check_way(call, &old_dir, Came::ByPath)?;
                 let (old_fd, new_fd) = (self.fd(&old_dir)?, self.fd(&new_dir)?);
                 let moved = self.peek(old_fd.as_fd(), from.1);
                 let other = self.peek(new_fd.as_fd(), to.1);
@@ -40,7 +37,11 @@ impl Fs {
                     op.set_to(ByteText::new(&path_below(&new_dir, to.1)));
                     op.flags = rename_flag_names(flags);
                 });
+                self.check_way_to(call, (&old_dir, from.1), moved.as_ref())?;
                 let exchange = flags & libc::RENAME_EXCHANGE != 0;
+                if exchange {
+                    self.check_way_to(call, (&new_dir, to.1), other.as_ref())?;
+                }
                 let replaces = |name| sys::open_below(name, to.1, libc::O_PATH, Access::Existing);
                 if exchange || replaces(new_fd.as_fd()).is_ok() {
                     self.write_before_rename([&moved, &other], exchange, note)?;
@@ -56,6 +57,7 @@ impl Fs {
                     drop(caller);
                     Ok(())
                 };
+                let _moving = self.moves_a_name();
                 self.changing_both([&moved, &other], note, rename)?;
                 let (old, new) = ((&old_dir, from.1), (&new_dir, to.1));
                 if exchange {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::inode::Inode;
 use super::observe::{Note, On};
-use super::way::Came;
 use super::{Call, Fs, Permissions};
 use crate::buffer::Did;
 use crate::cache::SetMtime;
@@ -143,7 +142,7 @@ impl Fs {
         let inode = self.inode(node)?;
         self.observer.op(kind, call, On::Inode(&inode), |note| {
             note.set(|op| op.name = name.map(|name| name.to_string_lossy().into()));
-            self.check_way(call, &inode, Came::Somehow)?;
+            self.check_way_for_xattr(call, &inode)?;
             work(&inode, note)
         })
     }

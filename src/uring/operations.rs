@@ -283,7 +283,7 @@ fn listed(fs: &Fs, request: &Request, entry: &mut Entry) -> SysResult<usize> {
     let mut out = Out::new(entry.output());
     let fh = Fh(args.u64(0));
     fs.readdir(&request.call, fh, args.u64(8), listing, |slot| {
-        let lifetimes = slot.attr.as_ref().map(|attr| fs.lifetimes_listed(attr));
+        let lifetimes = slot.attr.as_ref().map(|attr| fs.lifetimes(attr));
         out.entry(&slot, listing, lifetimes.unwrap_or_default(), room)
     })?;
     Ok(out.len())

@@ -194,6 +194,7 @@ mod tests {
                 ctime: (2, 7),
                 btime: Some((3, 8)),
             },
+            is_kept: false,
         }
     }
 

@@ -41,9 +41,6 @@ pub(super) mod op {
     pub(in crate::uring) const COPY_FILE_RANGE_64: u32 = 53;
 }
 
-/// `enum fuse_notify_code`: all names that the kernel keeps are old, since Linux 6.16.
-pub(super) const NOTIFY_INC_EPOCH: i32 = 8;
-
 /// `valid` of `struct fuse_setattr_in`.
 pub(super) mod valid {
     pub(in crate::uring) const MODE: u32 = 1;
