@@ -82,27 +82,6 @@ impl Caller {
         Some(sum.fold(0, u64::saturating_add))
     }
 
-    /// The path at an address of the thread's memory. Only for a thread that is blocked in a call with that path.
-    #[must_use]
-    pub fn path_at(&self, address: u64) -> Option<Vec<u8>> {
-        /// A path may end right before memory that cannot be read: no page is smaller.
-        const PAGE: u64 = 4096;
-        /// include/uapi/linux/limits.h PATH_MAX.
-        const PATH_MAX: usize = 4096;
-        let mut path = Vec::new();
-        while path.len() < PATH_MAX {
-            let from = address.checked_add(path.len() as u64)?;
-            let mut piece = vec![0; usize::try_from(PAGE - from % PAGE).ok()?];
-            self.read_memory(from, &mut piece)?;
-            if let Some(end) = piece.iter().position(|byte| *byte == 0) {
-                path.extend(&piece[..end]);
-                return Some(path);
-            }
-            path.extend(piece);
-        }
-        None
-    }
-
     fn read_memory(&self, address: u64, into: &mut [u8]) -> Option<()> {
         let remote = RemoteIoVec {
             base: usize::try_from(address).ok()?,

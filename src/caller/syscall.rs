@@ -245,14 +245,14 @@ impl SystemCall {
             | "chmod" | "fchmodat" | "chown" | "lchown" | "utime" | "utimes" | "chdir"
             | "chroot" | "statfs" | "truncate" | "mkdir" | "mkdirat" | "mknod" | "mknodat"
             | "rmdir" | "unlink" | "unlinkat" | "rename" | "renameat" | "renameat2" | "link"
-            | "symlink" | "symlinkat" | "readlink" | "readlinkat" | "getxattr" | "lgetxattr"
-            | "setxattr" | "lsetxattr" | "listxattr" | "llistxattr" | "removexattr"
-            | "lremovexattr" | "execve" => true,
+            | "linkat" | "symlink" | "symlinkat" | "readlink" | "readlinkat" | "getxattr"
+            | "lgetxattr" | "setxattr" | "lsetxattr" | "listxattr" | "llistxattr"
+            | "removexattr" | "lremovexattr" | "execve" => true,
             "statx" | "setxattrat" | "getxattrat" | "listxattrat" | "removexattrat" => {
                 names_a_file(2)
             }
             "newfstatat" | "faccessat2" | "fchmodat2" => names_a_file(3),
-            "fchownat" | "linkat" | "execveat" => names_a_file(4),
+            "fchownat" | "execveat" => names_a_file(4),
             "utimensat" | "futimesat" => self.args[1] != 0,
             _ => false,
         }
@@ -261,35 +261,15 @@ impl SystemCall {
     /// Whether it is about a path and does nothing with what is there.
     #[must_use]
     pub fn only_looks(&self) -> bool {
-        let looks = [
+        let by_name = [
             "stat",
             "lstat",
             "newfstatat",
             "statx",
             "access",
             "faccessat",
-            "faccessat2",
-            "chdir",
-            "chroot",
         ];
-        looks.contains(&self.name)
-    }
-
-    /// Where in the thread's memory its paths are.
-    pub fn paths(&self) -> impl Iterator<Item = u64> {
-        let at = self.name.ends_with("at") || self.name.ends_with("at2");
-        let which: &[usize] = match self.name {
-            "statx" => &[1],
-            "renameat" | "renameat2" | "linkat" => &[1, 3],
-            "symlinkat" => &[2],
-            "newfstatat" => &[1],
-            "rename" | "link" => &[0, 1],
-            "symlink" => &[1],
-            "stat" | "lstat" => &[0],
-            _ if at => &[1],
-            _ => &[0],
-        };
-        which.iter().map(|arg| self.args[*arg])
+        by_name.contains(&self.name) || matches!(self.name, "faccessat2" | "chdir" | "chroot")
     }
 
     /// Whether it makes something of the name at the end of its path, other than a file with open(2).

@@ -12,6 +12,7 @@
 //! clock algorithm) and are found again by their name, with device, inode number and birth time
 //! compared. What is no longer to be found that way is `ESTALE`, on which the kernel looks up afresh.
 
+mod kept;
 mod reopen;
 
 use std::collections::VecDeque;
@@ -27,7 +28,7 @@ use super::names::{Link, Names};
 use super::numbers::Numbers;
 use crate::error::Errno;
 use crate::sys::{self, Stat, SysResult};
-use crate::types::{Ino, Nanos, NodeId};
+use crate::types::{Ino, NodeId};
 
 /// Names deeper than this are not walked again: a path that long cannot be opened by the kernel
 /// either (PATH_MAX is 4096 bytes, two for each component).
@@ -104,16 +105,6 @@ impl Inode {
     #[must_use]
     pub fn is_number(&self, (dev, ino): (u64, u64)) -> bool {
         self.identity.dev == dev && self.identity.ino == ino
-    }
-
-    /// When its name was last given to be kept; 0 if it never was.
-    pub(super) fn kept(&self) -> Nanos {
-        Nanos(self.kept.load(Ordering::SeqCst))
-    }
-
-    /// Its name is given to be kept.
-    pub(super) fn keep(&self, when: Nanos) {
-        self.kept.fetch_max(when.0, Ordering::SeqCst);
     }
 
     /// The descriptor, where it has not been given up.
@@ -279,12 +270,6 @@ impl Inodes {
             left == 0
         });
         gone.is_some()
-    }
-
-    /// Whether `stat` describes this inode.
-    #[must_use]
-    pub fn is(&self, inode: &Inode, stat: &Stat) -> bool {
-        inode.is_still(self.identity(stat))
     }
 
     /// Whether the kernel knows this inode still.

@@ -256,12 +256,12 @@ impl Fs {
             let dir_fd = self.fd(&dir)?;
             let victim = self.peek(dir_fd.as_fd(), name);
             match kind {
-                OpKind::Rmdir => self.check_way_to(call, (&dir, name), victim.as_ref())?,
+                OpKind::Rmdir => self.check_way_to(call, &[(&dir, name, victim.as_ref())])?,
                 _ => self.end_way(call)?,
             }
             note.set(|op| op.ino = victim.as_ref().map(|inode| inode.ino()));
             let unlink = || sys::unlink(dir_fd.as_fd(), name, flags);
-            let _moving = self.moves_a_name();
+            let _moving = self.moves_a_directory(kind == OpKind::Rmdir);
             match victim {
                 None => unlink(),
                 Some(victim) => {

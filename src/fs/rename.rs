@@ -37,11 +37,13 @@ impl Fs {
                     op.set_to(ByteText::new(&path_below(&new_dir, to.1)));
                     op.flags = rename_flag_names(flags);
                 });
-                self.check_way_to(call, (&old_dir, from.1), moved.as_ref())?;
                 let exchange = flags & libc::RENAME_EXCHANGE != 0;
-                if exchange {
-                    self.check_way_to(call, (&new_dir, to.1), other.as_ref())?;
-                }
+                // The other name was asked for, unless both take part.
+                let ends = [
+                    (&old_dir, from.1, moved.as_ref()),
+                    (&new_dir, to.1, other.as_ref()),
+                ];
+                self.check_way_to(call, &ends[..1 + usize::from(exchange)])?;
                 let replaces = |name| sys::open_below(name, to.1, libc::O_PATH, Access::Existing);
                 if exchange || replaces(new_fd.as_fd()).is_ok() {
                     self.write_before_rename([&moved, &other], exchange, note)?;
@@ -57,7 +59,8 @@ impl Fs {
                     drop(caller);
                     Ok(())
                 };
-                let _moving = self.moves_a_name();
+                let dirs = [&moved, &other].map(|inode| inode.as_ref().is_some_and(|i| i.is_dir()));
+                let _moving = self.moves_a_directory(dirs.contains(&true));
                 self.changing_both([&moved, &other], note, rename)?;
                 let (old, new) = ((&old_dir, from.1), (&new_dir, to.1));
                 if exchange {

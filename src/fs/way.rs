@@ -19,11 +19,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::inode::{DEPTH_MAX, Inode};
-use super::{Attr, Call, Fs, KernelCache};
+use super::{Attr, Call, Fs, KernelCache, Permissions};
 use crate::caller::SystemCall;
 use crate::error::Errno;
 use crate::sys::{self, SysResult};
-use crate::types::Nanos;
+use crate::types::{Nanos, NodeId};
 
 pub(super) use walkers::Way;
 use walkers::{Astray, Moving};
@@ -33,10 +33,13 @@ use walkers::{Astray, Moving};
 pub(super) const MOMENT: Duration = Duration::from_nanos(1);
 
 /// A name that was answered so long ago is kept no more: so late does no thread see its answer.
-const KEPT_MAX: Nanos = Nanos(1_000_000_000);
+const KEPT_MAX: Nanos = Nanos(300_000_000);
 
 /// How often to look again at names that are just being moved in the view.
 const LOOKS_MAX: usize = 50;
+
+/// A name at the end of a path, its directory, and what is known to be there.
+type End<'a> = (&'a Arc<Inode>, &'a OsStr, Option<&'a Arc<Inode>>);
 
 impl Fs {
     /// From now on the kernel may keep names of directories, where it is known who asks.
@@ -67,9 +70,9 @@ impl Fs {
         (inode, Attr { is_kept, ..attr })
     }
 
-    /// A name in the view begins to lead elsewhere, which the kernel will know.
-    pub(super) fn moves_a_name(&self) -> Moving<'_> {
-        Moving::begin(self.way.get())
+    /// A directory is moved or removed in the view, which the kernel will know, if it `does` so.
+    pub(super) fn moves_a_directory(&self, does: bool) -> Moving<'_> {
+        Moving::begin(self.way.get().filter(|_| does))
     }
 
     /// Looks for a name by `find`, and at the names by which the request came to its directory.
@@ -80,7 +83,7 @@ impl Fs {
         &self,
         call: &Call,
         (dir, name): (&Arc<Inode>, &OsStr),
-        find: impl FnOnce() -> SysResult<(Arc<Inode>, Attr)>,
+        mut find: impl FnMut() -> SysResult<(Arc<Inode>, Attr)>,
     ) -> SysResult<(Arc<Inode>, Attr)> {
         let known = self
             .way
@@ -92,25 +95,32 @@ impl Fs {
         let before = way.astray(call);
         let astray = match before {
             Some(Astray::Walking) => true,
-            Some(Astray::SentBack | Astray::SentBackAt(..)) => false,
+            Some(Astray::SentBack(_) | Astray::SentBackAt(..)) => false,
             None => syscall.takes_path() && !self.leads_there(way, dir),
         };
-        let keeping = Some(way.now());
-        let found = find().map(|found| Self::keep(found, keeping));
-        if let Some(Astray::SentBackAt(node, at)) = &before {
-            way.set_astray(call, syscall, Astray::SentBack);
-            let again = *node == dir.node && *at == *name;
-            if again && found.is_err() && self.path(way, call, syscall).len() > 1 {
-                return Err(Errno::ESTALE);
+        let found = self.find_to_keep(way, find);
+        match before {
+            Some(Astray::SentBackAt(node, at)) => {
+                way.set_astray(call, syscall, Astray::SentBack(Vec::new()));
+                if node == dir.node && *at == *name && found.is_err() {
+                    return Err(Errno::ESTALE);
+                }
             }
+            Some(Astray::SentBack(looked_up)) => {
+                if let Ok((inode, _)) = found.as_ref()
+                    && inode.is_dir()
+                {
+                    way.looked_up(call, syscall, looked_up, inode.node);
+                }
+            }
+            Some(Astray::Walking) | None => {}
         }
         if !astray {
             return found;
         }
         match found {
             Err(_) if !syscall.makes() => {
-                let at = Astray::SentBackAt(dir.node, name.to_owned());
-                way.send_back(call, syscall, at)?;
+                way.send_back(call, syscall, self.sent_back_at(dir, name))?;
                 found
             }
             Ok((inode, attr)) if syscall.makes() && !syscall.links() && inode.is_file() => {
@@ -126,17 +136,33 @@ impl Fs {
         }
     }
 
-    /// The names of which the path of a call is made, of the longer one where there are two.
-    fn path(&self, way: &Way, call: &Call, syscall: SystemCall) -> Vec<Vec<u8>> {
-        let caller = self.observer.callers().caller(call.tid, way.now());
-        let names = |address| {
-            let path = caller.as_ref()?.path_at(address)?;
-            let names = path.split(|byte| *byte == b'/');
-            let names = names.filter(|name| !matches!(*name, b"" | b"."));
-            Some(names.map(<[u8]>::to_vec).collect::<Vec<_>>())
-        };
-        let paths = syscall.paths().filter_map(names);
-        paths.max_by_key(Vec::len).unwrap_or_default()
+    /// Looks for a name that is to be kept. If names were moved in the view meanwhile, it may be an old one already.
+    fn find_to_keep(
+        &self,
+        way: &Way,
+        mut find: impl FnMut() -> SysResult<(Arc<Inode>, Attr)>,
+    ) -> SysResult<(Arc<Inode>, Attr)> {
+        for _ in 0..LOOKS_MAX {
+            let (moved, now) = (way.moved(), way.now());
+            let (inode, attr) = find()?;
+            if !inode.is_dir() || moved.is_some() && way.moved() == moved {
+                return Ok(Self::keep((inode, attr), Some(now)));
+            }
+            self.forget(attr.node, 1);
+            thread::yield_now();
+        }
+        find()
+    }
+
+    /// A thread is sent back at a name that is not there. If the kernel has a file of that name, it will come for it again.
+    fn sent_back_at(&self, dir: &Arc<Inode>, name: &OsStr) -> Astray {
+        match self.inodes.named(dir, name) {
+            Some(inode) => {
+                inode.names.remove(dir, name);
+                Astray::SentBackAt(dir.node, name.to_owned())
+            }
+            None => Astray::SentBack(Vec::new()),
+        }
     }
 
     /// The end of a walk to a name that was looked for ([`find_on_way`](Self::find_on_way)).
@@ -144,7 +170,7 @@ impl Fs {
     /// # Errors
     /// `ESTALE` where the thread was led astray on it.
     pub(super) fn end_way(&self, call: &Call) -> SysResult<()> {
-        self.check(call, |_, _| true, |_| true)
+        self.check(call, |_, _, _| true, |_| true)
     }
 
     /// The same for a link on the way.
@@ -152,7 +178,7 @@ impl Fs {
     /// # Errors
     /// As above.
     pub(super) fn go_on_way(&self, call: &Call) -> SysResult<()> {
-        self.check(call, |_, _| false, |_| true)
+        self.check(call, |_, _, _| false, |_| true)
     }
 
     /// Looks at the names by which a request came to a file, at the end of its walk. They do not matter to who came by a
@@ -161,67 +187,69 @@ impl Fs {
     /// # Errors
     /// `ESTALE` where one of them does not lead there any more.
     pub(super) fn check_way(&self, call: &Call, inode: &Arc<Inode>) -> SysResult<()> {
-        self.check(call, |_, _| true, |way| self.leads_there(way, inode))
+        self.check(call, |_, _, _| true, |way| self.leads_there(way, inode))
     }
 
-    /// The same for a request that the kernel also makes in the middle of a walk, for its own check of permissions.
+    /// The same for a request that the kernel also makes in the middle of a walk, where it checks permissions: once where the
+    /// walk begins, and at each directory that it has looked up; where something is done at its end, there once more.
     ///
     /// # Errors
     /// As above.
     pub(super) fn check_way_on(&self, call: &Call, inode: &Arc<Inode>) -> SysResult<()> {
-        let ends = |way: &Way, syscall: SystemCall| {
-            let last = |name: &OsStr| {
-                let path = self.path(way, call, syscall);
-                path.last()
-                    .is_none_or(|last| last == name.as_encoded_bytes())
-            };
-            let place = inode.names.only_place();
-            // Through the root goes who comes by a path.
-            let ends = !inode.is_dir() || place.is_some_and(|(_, name)| last(&name));
-            syscall.only_looks() && ends
+        let ends = |way: &Way, syscall: SystemCall, looked_up: &[NodeId]| {
+            let is_on = !looked_up.is_empty() && !looked_up.contains(&inode.node);
+            match self.options.permissions {
+                Permissions::Source => true,
+                Permissions::Kernel if !syscall.only_looks() => false,
+                // Or another walk begins.
+                Permissions::Kernel => !inode.is_dir() || is_on && self.leads_there(way, inode),
+            }
         };
         self.check(call, ends, |way| self.leads_there(way, inode))
     }
 
-    /// The same for a request that the kernel also makes for itself, where it does not mind an error.
+    /// The same for extended attributes, which the kernel also asks for where it does not mind an error.
     ///
     /// # Errors
     /// As above.
     pub(super) fn check_way_for_xattr(&self, call: &Call, inode: &Arc<Inode>) -> SysResult<()> {
         let syscall = self.way.get().and_then(|way| way.syscall(call));
         match syscall {
-            Some(syscall) if syscall.name().contains("xattr") => self.check_way(call, inode),
+            Some(syscall) if syscall.name().contains("xattr") => self.check_way_on(call, inode),
             _ => Ok(()),
         }
     }
 
-    /// The same for a name at the end that may have been kept: SOURCE has to have there what the kernel has, which was answered
-    /// to it by this name.
+    /// The same for names at the end that may have been kept: SOURCE has to have there what the kernel has, which was
+    /// answered to it by that name.
     ///
     /// # Errors
     /// As above.
-    pub(super) fn check_way_to(
-        &self,
-        call: &Call,
-        (dir, name): (&Arc<Inode>, &OsStr),
-        known: Option<&Arc<Inode>>,
-    ) -> SysResult<()> {
-        let is_there = || {
+    pub(super) fn check_way_to(&self, call: &Call, ends: &[End<'_>]) -> SysResult<()> {
+        let is_there = |dir: &Arc<Inode>, name: &OsStr| {
             let there = self
                 .fd(dir)
                 .and_then(|fd| sys::stat_below(fd.as_fd(), name));
             there.is_ok()
         };
-        let as_known = |known: &Arc<Inode>| known.names.has(dir, name);
-        let leads =
-            |way: &Way| self.leads_there(way, dir) && known.map_or_else(|| !is_there(), as_known);
-        self.check(call, |_, _| true, leads)
+        let leads = |way: &Way| {
+            ends.iter().all(|(dir, name, known)| {
+                let as_known = |known: &&Arc<Inode>| known.names.has(dir, name);
+                let same = known
+                    .as_ref()
+                    .map_or_else(|| !is_there(dir, name), as_known);
+                same && self.leads_there(way, dir)
+            })
+        };
+        self.check(call, |_, _, _| true, leads)
     }
 
+    /// Sends a thread back that was led astray, or is by what it asks for, unless it was; `ends` says whether its call comes to
+    /// its end with that.
     fn check(
         &self,
         call: &Call,
-        ends: impl FnOnce(&Way, SystemCall) -> bool,
+        ends: impl FnOnce(&Way, SystemCall, &[NodeId]) -> bool,
         leads: impl FnOnce(&Way) -> bool,
     ) -> SysResult<()> {
         let Some(way) = self.way.get() else {
@@ -234,15 +262,17 @@ impl Fs {
         let Some(syscall) = way.syscall(call).filter(SystemCall::takes_path) else {
             return Ok(());
         };
-        match astray {
-            None | Some(Astray::Walking) => way.send_back(call, syscall, Astray::SentBack),
-            Some(Astray::SentBack | Astray::SentBackAt(..)) => {
-                if ends(way, syscall) {
-                    way.arrived(call);
-                }
-                Ok(())
+        let looked_up = match astray {
+            None | Some(Astray::Walking) => {
+                return way.send_back(call, syscall, Astray::SentBack(Vec::new()));
             }
+            Some(Astray::SentBack(looked_up)) => looked_up,
+            Some(Astray::SentBackAt(..)) => Vec::new(),
+        };
+        if ends(way, syscall, &looked_up) {
+            way.arrived(call);
         }
+        Ok(())
     }
 
     /// Whether all names that the kernel may have kept lead to the directory. What is moved in the view leads nobody astray.
@@ -266,9 +296,11 @@ impl Fs {
         let mut at = Arc::clone(dir);
         // No path is longer.
         for _ in 0..DEPTH_MAX {
-            let kept = at.kept() >= oldest;
+            if at.kept() < oldest || at.node == NodeId::ROOT {
+                return true;
+            }
             // Removed in the view: the kernel knows.
-            let Some((parent, name)) = at.names.only_place().filter(|_| kept) else {
+            let Some((parent, name)) = at.names.only_place() else {
                 return true;
             };
             let fd = self.fd(&parent);

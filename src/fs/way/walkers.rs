@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::KEPT_MAX;
 use crate::caller::{Doing, SystemCall, Told};
 use crate::error::Errno;
 use crate::fs::Call;
@@ -15,8 +14,11 @@ use crate::sys::SysResult;
 use crate::trace::Clock;
 use crate::types::{Nanos, NodeId, Tid};
 
-/// No walk takes longer. A thread that makes the same call again may not have come to the end of the one before.
-const WALK_MAX: Nanos = Nanos(10_000_000_000);
+/// No walk pauses for longer. A thread that makes the same call again may not have come to the end of the one before.
+const WALK_MAX: Nanos = Nanos(1_000_000_000);
+
+/// Directories that are remembered of a walk.
+const LOOKED_UP_MAX: usize = 64;
 
 /// Threads that are remembered to have been led astray.
 const WALKERS_MAX: usize = 1024;
@@ -54,9 +56,9 @@ struct Walker {
 pub enum Astray {
     /// It will be sent back at the end of its walk.
     Walking,
-    /// It was, and has to be content with what it finds now.
-    SentBack,
-    /// It was at this name. If it comes for it again at once, it has not heard.
+    /// It was, and has to be content with what it finds now: so far, these directories.
+    SentBack(Vec<NodeId>),
+    /// It was at this name. When it comes for it again, it has not heard.
     SentBackAt(NodeId, OsString),
 }
 
@@ -87,8 +89,9 @@ impl Way {
 
     /// How many names were moved or removed in the view; `None` while one is.
     pub(super) fn moved(&self) -> Option<u64> {
-        let moved = self.moved.load(Ordering::SeqCst);
-        (self.moving.load(Ordering::SeqCst) == 0).then_some(moved)
+        // In this order: what has ended is counted.
+        let still = self.moving.load(Ordering::SeqCst) == 0;
+        still.then(|| self.moved.load(Ordering::SeqCst))
     }
 
     /// Whether the thread was led astray in this call.
@@ -96,9 +99,14 @@ impl Way {
         if self.walking.load(Ordering::SeqCst) == 0 {
             return None;
         }
-        let walker = lock(&self.walkers).get(&call.tid).cloned()?;
-        let same = self.syscall(call)? == walker.syscall;
-        if same && self.clock.now().since(walker.since) < WALK_MAX {
+        let now = self.clock.now();
+        let mut all = lock(&self.walkers);
+        all.retain(|_, walker| now.since(walker.since) < WALK_MAX);
+        let walker = all.get(&call.tid).cloned();
+        self.walking.store(all.len(), Ordering::SeqCst);
+        drop(all);
+        let walker = walker?;
+        if self.syscall(call)? == walker.syscall {
             return Some(walker.state);
         }
         self.arrived(call);
@@ -109,10 +117,6 @@ impl Way {
     pub(super) fn set_astray(&self, call: &Call, syscall: SystemCall, state: Astray) -> bool {
         let now = self.clock.now();
         let mut all = lock(&self.walkers);
-        if all.len() >= WALKERS_MAX {
-            // Those that were not heard of again.
-            all.retain(|_, walker| now.since(walker.since) < KEPT_MAX);
-        }
         let room = all.len() < WALKERS_MAX || all.contains_key(&call.tid);
         if room {
             let since = now;
@@ -132,6 +136,20 @@ impl Way {
         let mut all = lock(&self.walkers);
         all.remove(&call.tid);
         self.walking.store(all.len(), Ordering::SeqCst);
+    }
+
+    /// A thread that was sent back has looked a directory up.
+    pub(super) fn looked_up(
+        &self,
+        call: &Call,
+        syscall: SystemCall,
+        before: Vec<NodeId>,
+        dir: NodeId,
+    ) {
+        let mut all = before;
+        all.truncate(LOOKED_UP_MAX - 1);
+        all.push(dir);
+        self.set_astray(call, syscall, Astray::SentBack(all));
     }
 
     /// The kernel walks again after this, if it can be remembered that it was told to.
