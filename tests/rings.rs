@@ -112,6 +112,14 @@ const BOTH: [&[&str]; 2] = [
     &["--transport", "uring", "-o", "allow_other"],
 ];
 
+/// Runs `body` on a view of each kind, if there can be one, whose trace has to obey its laws.
+fn in_both_views(body: impl Fn(&Scratch)) {
+    for scratch in BOTH.iter().filter_map(|options| mounted_with(options)) {
+        body(&scratch);
+        scratch.unmount_and_audit();
+    }
+}
+
 /// What programs do by a path below a directory that has moved in SOURCE: each fails as it would there.
 type Step = (&'static str, fn(&Path) -> io::Result<()>);
 
@@ -173,10 +181,7 @@ const STEPS: &[Step] = &[
 
 #[test]
 fn a_directory_that_moves_in_source_is_at_once_where_it_is() {
-    for options in BOTH {
-        let Some(scratch) = mounted_with(options) else {
-            return;
-        };
+    in_both_views(|scratch| {
         let (there, gone) = (scratch.source.join("way"), scratch.source.join("z"));
         fs::create_dir_all(there.join("b")).unwrap();
         fs::write(there.join("b/f"), "in it").unwrap();
@@ -205,16 +210,12 @@ fn a_directory_that_moves_in_source_is_at_once_where_it_is() {
                 fs::rename(&gone, &there).unwrap();
             }
         }
-        scratch.unmount_and_audit();
-    }
+    });
 }
 
 #[test]
 fn what_is_open_in_a_directory_that_moves_in_source_goes_on() {
-    for options in BOTH {
-        let Some(scratch) = mounted_with(options) else {
-            return;
-        };
+    in_both_views(|scratch| {
         let (there, gone) = (scratch.source.join("way"), scratch.source.join("z"));
         fs::create_dir_all(there.join("b/c")).unwrap();
         fs::write(there.join("b/c/f"), "in it").unwrap();
@@ -250,16 +251,12 @@ fn what_is_open_in_a_directory_that_moves_in_source_goes_on() {
             assert!(!seen.exists());
             fs::rename(&gone, &there).unwrap();
         }
-        scratch.unmount_and_audit();
-    }
+    });
 }
 
 #[test]
 fn what_takes_the_place_of_a_directory_is_found_at_once() {
-    for options in BOTH {
-        let Some(scratch) = mounted_with(options) else {
-            return;
-        };
+    in_both_views(|scratch| {
         let below = |name: &str| scratch.source.join(name);
         let seen = scratch.view.join("way");
         for round in 0..60 {
@@ -287,16 +284,12 @@ fn what_takes_the_place_of_a_directory_is_found_at_once() {
             let _ = fs::remove_dir_all(below("old"));
             fs::remove_dir_all(below("way")).unwrap();
         }
-        scratch.unmount_and_audit();
-    }
+    });
 }
 
 #[test]
 fn the_same_question_has_another_answer_as_soon_as_a_directory_moves() {
-    for options in BOTH {
-        let Some(scratch) = mounted_with(options) else {
-            return;
-        };
+    in_both_views(|scratch| {
         let (there, gone) = (scratch.source.join("way"), scratch.source.join("z"));
         fs::create_dir_all(there.join("b/c")).unwrap();
         let seen = scratch.view.join("way/b/c");
@@ -306,16 +299,12 @@ fn the_same_question_has_another_answer_as_soon_as_a_directory_moves() {
             assert!(seen.metadata().is_err());
             fs::rename(&gone, &there).unwrap();
         }
-        scratch.unmount_and_audit();
-    }
+    });
 }
 
 #[test]
 fn a_directory_that_took_another_ones_name_is_removed_in_its_own_right() {
-    for options in BOTH {
-        let Some(scratch) = mounted_with(options) else {
-            return;
-        };
+    in_both_views(|scratch| {
         let below = |name: &str| scratch.source.join(name);
         let seen = |name: &str| scratch.view.join(name);
         fs::create_dir(below("way")).unwrap();
@@ -336,8 +325,7 @@ fn a_directory_that_took_another_ones_name_is_removed_in_its_own_right() {
             fs::remove_dir_all(below("z")).unwrap();
             let _ = fs::remove_dir(below("taken"));
         }
-        scratch.unmount_and_audit();
-    }
+    });
 }
 
 #[test]
