@@ -45,6 +45,7 @@ use dashmap::DashMap;
 
 pub use aside::{Answer, Patience, What};
 pub use judge::{Asked, Found, From, Moves, Open};
+pub use looks::Unseen;
 use syscall::Amount;
 pub use syscall::{Doing, SystemCall};
 pub use thread::{Ring, Thread};
@@ -282,11 +283,12 @@ impl Caller {
         self.shared.aside.ask(self, what, patience)
     }
 
-    /// What the thread is doing, read right here: for a thread that is blocked until we answer, and not in
-    /// execve(2). `None` where that cannot be had: no permission, it is gone, or it is running.
-    #[must_use]
-    pub fn look(&self) -> Option<Seen> {
-        self.doing().map(Seen::of)
+    /// It does not wait for what it asks for.
+    fn goes_on(&self) {
+        let pid = lock(&self.state).thread.as_ref().map(|thread| thread.pid);
+        if let Some(pid) = pid {
+            self.shared.note_asynchronous(pid);
+        }
     }
 
     /// It was asked aside and did not answer in time: it may be in execve(2), and is not to be asked for each
@@ -348,7 +350,7 @@ mod tests {
     #[test]
     fn a_thread_that_looks_at_itself_is_reading() {
         let (_, caller) = this_thread();
-        let Some(Doing::Call(call)) = caller.doing() else {
+        let Ok(Doing::Call(call)) = caller.doing() else {
             panic!("{caller:?}")
         };
         assert_eq!(call.name(), "pread64");
@@ -369,7 +371,7 @@ mod tests {
         let caller = callers.caller(tid, Nanos(1)).unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let call = loop {
-            if let Some(Doing::Call(call)) = caller.doing()
+            if let Ok(Doing::Call(call)) = caller.doing()
                 && let Some(read) = call.reads()
             {
                 break (call, read);
@@ -393,7 +395,7 @@ mod tests {
         nix::unistd::write(&writer, b"x").unwrap();
         assert_eq!(blocked.join().unwrap(), 1);
         // It is gone, and so is what was known of it.
-        while caller.doing().is_some() {
+        while caller.doing().is_ok() {
             assert!(std::time::Instant::now() < deadline);
         }
     }

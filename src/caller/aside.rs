@@ -3,7 +3,6 @@
 //! Such a thread stays on a CPU, and reads for whoever asks there: the one who asks is about to wait for it, and to wake a
 //! thread on a CPU that is idle takes many times as long as to read (up to 50 us in a virtual machine).
 
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -50,8 +49,27 @@ pub enum What {
 /// A question, and where the answer goes.
 struct Question {
     caller: Arc<Caller>,
-    taken: Arc<AtomicI32>,
+    progress: Arc<Progress>,
+    asked: Instant,
     tell: SyncSender<Option<Seen>>,
+}
+
+impl Question {
+    /// Looks, for as long as somebody waits for the answer.
+    fn look(&self, what: What) -> Option<Seen> {
+        let reader = nix::unistd::gettid().as_raw();
+        self.progress.begin(reader);
+        let seen = self.caller.look_until_it_waits(|pause| {
+            self.progress.end();
+            std::thread::sleep(pause);
+            self.progress.begin(reader);
+            self.asked.elapsed() < LATE
+        })?;
+        match what {
+            What::Call => Some(seen),
+            What::Memory => Some(self.caller.look_closer(seen)),
+        }
+    }
 }
 
 /// The threads of each kind on each CPU, started with the first question there.
@@ -64,8 +82,7 @@ pub struct Answer {
     caller: Arc<Caller>,
     what: What,
     heard: Receiver<Option<Seen>>,
-    /// The thread that has taken the question; 0 while none has.
-    taken: Arc<AtomicI32>,
+    progress: Arc<Progress>,
     patience: Patience,
     asked: Instant,
 }
@@ -80,10 +97,12 @@ impl Aside {
     ) -> Option<Answer> {
         let ask = self.readers(what, sys::current_cpu());
         let (tell, heard) = sync_channel(1);
-        let taken = Arc::new(AtomicI32::new(0));
+        let progress = Arc::new(Progress::default());
+        let asked = Instant::now();
         let question = Question {
             caller: Arc::clone(caller),
-            taken: Arc::clone(&taken),
+            progress: Arc::clone(&progress),
+            asked,
             tell,
         };
         ask.try_send(question).ok()?;
@@ -91,9 +110,9 @@ impl Aside {
             caller: Arc::clone(caller),
             what,
             heard,
-            taken,
+            progress,
             patience,
-            asked: Instant::now(),
+            asked,
         })
     }
 
@@ -140,8 +159,41 @@ impl Answer {
 
     /// Whether the look has begun and waits, rather than for a processor.
     fn look_is_asleep(&self) -> bool {
-        let reader = self.taken.load(Ordering::Relaxed);
-        reader != 0 && is_asleep(reader)
+        let look = self.progress.look();
+        look.is_some_and(|look| is_asleep(look.reader) && self.progress.look() == Some(look))
+    }
+}
+
+/// One of the looks that a question takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    number: u32,
+    /// The thread that looks.
+    reader: i32,
+}
+
+/// The look under way.
+#[derive(Debug, Default)]
+struct Progress(Mutex<(u32, Option<Look>)>);
+
+impl Progress {
+    /// It is one look further.
+    fn begin(&self, reader: i32) {
+        let (number, look) = &mut *lock(&self.0);
+        *number += 1;
+        *look = Some(Look {
+            number: *number,
+            reader,
+        });
+    }
+
+    /// It pauses.
+    fn end(&self) {
+        lock(&self.0).1 = None;
+    }
+
+    fn look(&self) -> Option<Look> {
+        lock(&self.0).1
     }
 }
 
@@ -164,12 +216,7 @@ fn start(what: What, cpu: u16) -> SyncSender<Question> {
             loop {
                 let question = lock(&questions).recv();
                 let Ok(question) = question else { return };
-                let reader = nix::unistd::gettid().as_raw();
-                question.taken.store(reader, Ordering::Relaxed);
-                let seen = match what {
-                    What::Call => question.caller.look(),
-                    What::Memory => question.caller.look_closely(),
-                };
+                let seen = question.look(what);
                 // Nobody listens any more where the wait was over.
                 let _ = question.tell.try_send(seen);
                 question.caller.was_heard(what);

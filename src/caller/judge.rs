@@ -217,13 +217,14 @@ impl Caller {
             (None, Some(amount)) => (step.seq, Some(amount), amount),
             (None, None) => return (Some(step.seq), None),
         };
-        let left = left.saturating_sub(step.len);
-        if left > 0 && step.may_be_a_part() && step.done == Some(step.len) {
+        let done = step.done.unwrap_or(0);
+        let left = left.saturating_sub(done);
+        if left > 0 && step.is_followed_by_more(doing) {
             state.last = Some(Part {
                 call,
                 doing,
                 fh: step.open.fh,
-                next: step.offset + step.len,
+                next: step.offset + done,
                 left,
             });
         }
@@ -240,6 +241,7 @@ struct Step {
     from: From,
     appends: bool,
     by_pages: bool,
+    writes: bool,
     seq: Seq,
     done: Option<u64>,
     pid: Pid,
@@ -266,14 +268,29 @@ impl Step {
             from,
             appends,
             by_pages,
+            writes: matches!(asked, Asked::Write { .. }),
             seq,
             done,
             pid,
         })
     }
 
-    /// Whether the kernel ends a request here, with more to come.
-    fn may_be_a_part(&self) -> bool {
+    /// Whether the call, of which this is not all, may ask for more.
+    fn is_followed_by_more(&self, call: SystemCall) -> bool {
+        let done = self.done.unwrap_or(0);
+        let all = done == self.len;
+        match call.name() {
+            // Round by round: each writes what the pipe holds, all of it or in further rounds, until one fails. sendfile(2)
+            // fills the pipe again, splice(2) leaves that to others (fs/splice.c iter_file_splice_write(),
+            // splice_direct_to_actor()).
+            "sendfile" => done > 0,
+            "splice" => self.writes && done > 0 && !all,
+            _ => all && self.is_split_here(),
+        }
+    }
+
+    /// Whether the kernel may have split a call here.
+    fn is_split_here(&self) -> bool {
         let end = self.offset.saturating_add(self.len);
         self.len >= PART_MIN || (self.by_pages && end.is_multiple_of(PAGE))
     }
@@ -419,5 +436,74 @@ mod tests {
         assert_eq!(copy(0x7f00, 0), (Moves::No, Moves::Yes));
         let other = doing(Sysno::close, [3, 0, 0, 0, 0, 0]);
         assert_eq!(judged(Asked::Copy, other, 9).0, Found::default());
+    }
+
+    /// To which calls requests that follow each other belong, each of `len` bytes of which `done` are done, of a thread
+    /// that is in the same call, as far as its registers tell.
+    fn calls(doing: Doing, amount: u64, requests: &[(u64, u64)], writes: bool) -> Vec<u64> {
+        let callers = Callers::new(1);
+        let caller = callers.caller(Tid(7), Nanos(1)).unwrap();
+        let thread = Thread {
+            pid: Pid(7),
+            comm: "t".into(),
+            works_for: None,
+        };
+        let seen = Seen {
+            doing,
+            amount: Some(amount),
+        };
+        let mut offset = 0;
+        let mut call = |(seq, (len, done)): (u64, &(u64, u64))| {
+            let from = From::Call;
+            let asked = match writes {
+                true => Asked::Write {
+                    offset,
+                    len: *len,
+                    from,
+                    appends: false,
+                    by_pages: false,
+                },
+                false => Asked::Read {
+                    offset,
+                    len: *len,
+                    from,
+                },
+            };
+            offset += done;
+            let open = Open { fh: Fh(1), ino: 1 };
+            let found = caller.judge(
+                &thread,
+                Some(seen),
+                (asked, Some(open)),
+                (Seq(seq), Some(*done)),
+            );
+            found.call.unwrap().0
+        };
+        (0..).zip(requests).map(&mut call).collect()
+    }
+
+    #[test]
+    fn what_follows_a_short_write_is_of_the_same_call_if_that_goes_round_by_round() {
+        let write = doing(Sysno::write, [3, 0, 9000, 0, 0, 0]);
+        let splice = doing(Sysno::splice, [3, 0, 4, 0, 9000, 0]);
+        let sendfile = doing(Sysno::sendfile, [4, 3, 0, 9000, 0, 0]);
+        let short = [(4000, 3000), (1000, 500), (500, 0), (500, 500)];
+        assert_eq!(calls(write, 9000, &short, true), [0, 1, 2, 3]);
+        assert_eq!(calls(splice, 9000, &short, true), [0, 0, 0, 3]);
+        assert_eq!(calls(splice, 9000, &short, false), [0, 1, 2, 3]);
+        assert_eq!(calls(sendfile, 9000, &short, true), [0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn what_follows_a_whole_write_is_of_the_same_call_unless_that_waits_for_another_to_fill_a_pipe()
+    {
+        let write = doing(Sysno::write, [3, 0, 9000, 0, 0, 0]);
+        let splice = doing(Sysno::splice, [3, 0, 4, 0, 9000, 0]);
+        let sendfile = doing(Sysno::sendfile, [4, 3, 0, 9000, 0, 0]);
+        let whole = [(4000, 4000), (200, 200), (4800, 4800), (1000, 1000)];
+        assert_eq!(calls(write, 9000, &whole, true), [0, 0, 2, 2]);
+        assert_eq!(calls(splice, 9000, &whole, true), [0, 1, 2, 3]);
+        assert_eq!(calls(splice, 9000, &whole, false), [0, 1, 2, 3]);
+        assert_eq!(calls(sendfile, 9000, &whole, true), [0, 0, 0, 3]);
     }
 }

@@ -4,23 +4,85 @@ use std::fs::File;
 use std::io::{IoSliceMut, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
 use super::syscall::{Amount, Doing};
 use super::{Caller, Kept, Seen, State, lock, thread};
 
+/// Why what a thread does cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// It runs, or would if it had a processor.
+    Runs,
+    /// It is gone, or may not be looked at, or makes calls of another kind of machine.
+    Hidden,
+}
+
+/// Looks in a row at a thread that runs: it only has to get as far as waiting for us.
+const LOOKS: usize = 3;
+
+/// The time between two looks after that.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// A thread that has been on a processor for longer since it asked does not wait for the answer. The kernel may have
+/// up to a tick of that still to count.
+const GONE_ON: Duration = Duration::from_millis(20);
+
 impl Caller {
-    /// The same with the sum of a vector in the thread's memory, which may wait for as long as the request does.
-    pub(super) fn look_closely(&self) -> Option<Seen> {
-        let mut seen = self.look()?;
-        if let Some(Amount::Vector(address, count)) = seen.doing.amount() {
-            seen.amount = self.vector_bytes(address, count);
+    /// What the thread is doing, read right here: for a thread that is blocked until we answer, and not in
+    /// execve(2).
+    ///
+    /// # Errors
+    /// Why that cannot be read.
+    pub fn look(&self) -> Result<Seen, Unseen> {
+        for _ in 1..LOOKS {
+            match self.doing() {
+                Err(Unseen::Runs) => std::thread::yield_now(),
+                doing => return doing.map(Seen::of),
+            }
         }
-        Some(seen)
+        self.doing().map(Seen::of)
     }
 
-    pub(super) fn doing(&self) -> Option<Doing> {
+    /// What the thread is doing, once it waits. While it has no processor to get there, `pause` takes its time and says
+    /// whether to go on. A thread that runs all the while is taken for one that does not wait for its requests.
+    pub(super) fn look_until_it_waits(&self, pause: impl Fn(Duration) -> bool) -> Option<Seen> {
+        let mut ran_before = None;
+        loop {
+            match self.look() {
+                Ok(seen) => return Some(seen),
+                Err(Unseen::Hidden) => return None,
+                Err(Unseen::Runs) => {}
+            }
+            let thread = lock(&self.state).thread.clone();
+            if thread.is_some_and(|thread| self.is_asynchronous(&thread)) {
+                return None;
+            }
+            let ran = thread::time_on_processors(self.tid)?;
+            if ran.saturating_sub(*ran_before.get_or_insert(ran)) > GONE_ON {
+                self.goes_on();
+                return None;
+            }
+            if !pause(PAUSE) {
+                return None;
+            }
+        }
+    }
+
+    /// Adds the sum of a vector in the thread's memory, which may take as long as the request does.
+    pub(super) fn look_closer(&self, seen: Seen) -> Seen {
+        match seen.doing.amount() {
+            Some(Amount::Vector(address, count)) => Seen {
+                amount: self.vector_bytes(address, count),
+                ..seen
+            },
+            _ => seen,
+        }
+    }
+
+    pub(super) fn doing(&self) -> Result<Doing, Unseen> {
         let mut text = [0; 256];
         let kept = lock(&self.state).syscall.clone();
         let count = match kept.map(|kept| kept.file.read_at(&mut text, 0)) {
@@ -30,10 +92,14 @@ impl Caller {
                 let file = File::open(format!("/proc/{}/syscall", self.tid)).ok();
                 let count = file.as_ref().map(|file| file.read_at(&mut text, 0));
                 self.keep(file, |state| &mut state.syscall);
-                count?.ok()?
+                count.and_then(Result::ok).ok_or(Unseen::Hidden)?
             }
         };
-        Doing::parse(std::str::from_utf8(&text[..count]).ok()?)
+        let text = std::str::from_utf8(&text[..count]).unwrap_or_default();
+        if text == "running\n" {
+            return Err(Unseen::Runs);
+        }
+        Doing::parse(text).ok_or(Unseen::Hidden)
     }
 
     /// Keeps the file of a thread that is new under its number.
@@ -101,5 +167,85 @@ impl Caller {
         File::open(path).ok()?.read_to_string(&mut text).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("ino:"))?;
         line.trim().parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::JoinHandle;
+
+    use super::super::{Callers, Look};
+    use super::*;
+    use crate::types::{Nanos, Tid};
+
+    /// A thread that runs until it is told to, and then waits in read(2).
+    struct Runner {
+        caller: Arc<Caller>,
+        stop: Arc<AtomicBool>,
+        thread: JoinHandle<()>,
+        input: OwnedFd,
+    }
+
+    fn runner() -> Runner {
+        let (output, input) = nix::unistd::pipe().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let (told, heard) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid()).unwrap();
+            while !stopped.load(Ordering::Relaxed) {}
+            nix::unistd::read(&output, &mut [0; 55]).unwrap();
+        });
+        let tid = Tid(heard.recv().unwrap().as_raw().unsigned_abs());
+        let caller = Callers::new(8).caller(tid, Nanos(1)).unwrap();
+        assert!(caller.thread(Nanos(1), Look::Again).is_some());
+        Runner {
+            caller,
+            stop,
+            thread,
+            input,
+        }
+    }
+
+    impl Runner {
+        fn end(self) {
+            self.stop.store(true, Ordering::Relaxed);
+            drop(self.input);
+            self.thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_thread_that_only_has_to_get_as_far_as_waiting_is_waited_for() {
+        let runner = runner();
+        let seen = runner.caller.look_until_it_waits(|pause| {
+            runner.stop.store(true, Ordering::Relaxed);
+            std::thread::sleep(pause);
+            true
+        });
+        let Some(Doing::Call(call)) = seen.map(|seen| seen.doing) else {
+            panic!("{seen:?}")
+        };
+        assert_eq!(call.name(), "read");
+        runner.end();
+    }
+
+    #[test]
+    fn a_thread_that_goes_on_is_given_up_and_known_for_that() {
+        let runner = runner();
+        let look = |goes_on: bool| {
+            runner.caller.look_until_it_waits(|pause| {
+                assert!(goes_on);
+                std::thread::sleep(pause);
+                true
+            })
+        };
+        assert_eq!(look(true), None);
+        let thread = runner.caller.thread(Nanos(2), Look::Recent).unwrap();
+        assert!(runner.caller.is_asynchronous(&thread));
+        assert_eq!(look(false), None);
+        runner.end();
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::types::{Pid, Tid};
 
@@ -60,6 +61,13 @@ pub(super) fn read_name_again(thread: &mut Thread, comm: &File) -> bool {
         thread.comm = name.into();
     }
     count > 0 && count < bytes.len()
+}
+
+/// How long a thread has been on a processor, where the kernel counts that (Documentation/scheduler/sched-stats.rst).
+pub(super) fn time_on_processors(tid: Tid) -> Option<Duration> {
+    let counts = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).ok()?;
+    let nanoseconds = counts.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// What the name of a worker says (io_uring/sqpoll.c, io_uring/io-wq.c): those of a polled ring have the number of

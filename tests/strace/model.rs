@@ -1,7 +1,7 @@
 //! From what strace saw to what must be recorded: descriptor tables are followed through open, dup, fork, exec
 //! and exit, and each call on a file of the view becomes what is expected, or is one that the kernel answers alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::calls::{Call, Moment, Returned, Seen};
 
@@ -164,11 +164,11 @@ impl Model {
             ..Model::default()
         };
         for (at, call) in seen.calls.iter().enumerate() {
-            let makes = matches!(call.name.as_str(), "clone" | "clone3" | "fork" | "vfork");
-            if let (true, Some(child)) = (makes, call.ok()) {
+            if let (true, Some(child)) = (makes_a_thread(call), call.ok()) {
                 model.parents.insert(u32::try_from(child).unwrap(), at);
             }
         }
+        model.find_parents_killed(seen);
         for moment in &seen.moments {
             match *moment {
                 Moment::Enter(at) => {
@@ -195,6 +195,34 @@ impl Model {
             }
         }
         model
+    }
+
+    /// A thread whose parent is not known is the child of one that was killed while it made it: the last before it was
+    /// heard of.
+    fn find_parents_killed(&mut self, seen: &Seen) {
+        let mut makes: Vec<usize> = Vec::new();
+        let mut heard: HashSet<u32> = HashSet::new();
+        for moment in &seen.moments {
+            let tid = match *moment {
+                Moment::Enter(at) => {
+                    let call = &seen.calls[at];
+                    if makes_a_thread(call) && call.ok().is_none() {
+                        makes.push(at);
+                    }
+                    call.tid
+                }
+                Moment::Leave(at) => seen.calls[at].tid,
+                Moment::Gone(tid) => tid,
+            };
+            let is_first = heard.is_empty();
+            if heard.insert(tid)
+                && !is_first
+                && !self.parents.contains_key(&tid)
+                && let Some(call) = makes.pop()
+            {
+                self.parents.insert(tid, call);
+            }
+        }
     }
 
     fn child_of(&self, seen: &Seen, at: usize) -> Option<u32> {
@@ -915,6 +943,10 @@ fn kind(call: &Call) -> String {
     }
 }
 
+fn makes_a_thread(call: &Call) -> bool {
+    matches!(call.name.as_str(), "clone" | "clone3" | "fork" | "vfork")
+}
+
 fn clone_flags(call: &Call) -> u64 {
     match call.name.as_str() {
         "fork" => 0,
@@ -927,8 +959,13 @@ fn clone_flags(call: &Call) -> u64 {
     }
 }
 
+/// None where the thread was killed before strace read them.
 fn how_flags(call: &Call) -> u64 {
-    let (_, rest) = call.args[2].split_once("flags=").unwrap();
+    let flags = call.args.get(2).and_then(|how| how.split_once("flags="));
+    let Some((_, rest)) = flags else {
+        assert_eq!(call.returned, Returned::Never, "{}", call.text);
+        return 0;
+    };
     let end = rest.find([',', '}']).unwrap();
     super::calls::number(&rest[..end]).unwrap().cast_unsigned()
 }

@@ -345,12 +345,13 @@ fn splice_in(it: &mut Worker) {
     let (own, size) = (it.own(), it.size());
     let mut offset = it.offset();
     let ends = pipe().map(|fd| u64::from(fd.unsigned_abs()));
-    let _ = call(
-        libc::SYS_write,
-        &[ends[1], it.memory, 1 + it.random.below(60_000)],
-    );
     let given = it.maybe(&mut offset);
-    let _ = call(libc::SYS_splice, &[ends[0], NULL, own.fd, given, size, 2]);
+    // The second call has nothing but its time that tells it from the first.
+    for _ in 0..2 {
+        let some = 1 + it.random.below(60_000);
+        let _ = call(libc::SYS_write, &[ends[1], it.memory, some]);
+        let _ = call(libc::SYS_splice, &[ends[0], NULL, own.fd, given, size, 2]);
+    }
     it.tell_position(&own);
     ends.into_iter().for_each(shut);
 }

@@ -8,7 +8,7 @@ use super::{Attributed, On};
 use crate::caller;
 use crate::caller::{
     Answer, Asked, Caller, Callers, Doing, Found, From, Look, Moves, Open, Patience, Seen, Thread,
-    What,
+    Unseen, What,
 };
 use crate::event::{Op, OpKind};
 use crate::fs::Call;
@@ -93,9 +93,6 @@ const HERE_WITHIN: Nanos = Nanos(50_000);
 
 /// So many bytes may take that long: who sleeps already is looked at before.
 const LONG: u64 = 64 << 10;
-
-/// A caller that does not sleep yet has only to be given the processor.
-const LOOKS: usize = 3;
 
 impl Who {
     /// Nobody is known, or worth to be.
@@ -191,7 +188,7 @@ impl Who {
             && len >= LONG
             && self.asleep
             && let (Seeing::AtTheEnd, Some(caller)) = (&self.seeing, &self.caller)
-            && let Some(seen) = caller.look().filter(|seen| !seen.lacks_vector())
+            && let Some(seen) = caller.look().ok().filter(|seen| !seen.lacks_vector())
         {
             self.seeing = Seeing::Seen(seen);
         }
@@ -231,13 +228,11 @@ impl Who {
         if self.moves_data && now.since(self.arrived) > HERE_WITHIN {
             return caller.ask(now, What::Call, Patience::Long)?.wait(now);
         }
-        for _ in 1..LOOKS {
-            match caller.look() {
-                None => std::thread::yield_now(),
-                seen => return seen,
-            }
+        match caller.look() {
+            // It has no processor to get as far as waiting for us.
+            Err(Unseen::Runs) => caller.ask(now, What::Call, Patience::Long)?.wait(now),
+            seen => seen.ok(),
         }
-        caller.look()
     }
 
     /// Whether the thread is in a page fault, as far as that can be told.
