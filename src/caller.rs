@@ -41,8 +41,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
-
 pub use aside::{Answer, Patience, What};
 pub use judge::{Asked, Found, From, Moves, Open};
 pub use looks::Unseen;
@@ -51,7 +49,7 @@ pub use syscall::{Doing, SystemCall};
 pub use thread::{Ring, Thread};
 pub use told::Told;
 
-use crate::types::{Fh, Nanos, Pid, Seq, Tid};
+use crate::types::{ByNumber, Fh, Nanos, Pid, Seq, Tid};
 use aside::Aside;
 
 /// How long a process and thread name are believed. A thread id is not used again so soon, and
@@ -113,7 +111,7 @@ struct Shared {
     kept: AtomicUsize,
     kept_max: usize,
     /// Processes that ask for things that they do not wait for.
-    asynchronous: DashMap<Pid, ()>,
+    asynchronous: ByNumber<Pid, ()>,
     /// There are some. To ask the map is a lock for each of its parts.
     some_asynchronous: AtomicBool,
     aside: Aside,
@@ -205,7 +203,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A memory of threads seen.
 #[derive(Debug)]
 pub struct Callers {
-    known: DashMap<Tid, Arc<Caller>>,
+    known: ByNumber<Tid, Arc<Caller>>,
     shared: Arc<Shared>,
 }
 
@@ -216,12 +214,12 @@ impl Callers {
         let shared = Shared {
             kept: AtomicUsize::new(0),
             kept_max: descriptors.min(KEPT_MAX),
-            asynchronous: DashMap::new(),
+            asynchronous: ByNumber::default(),
             some_asynchronous: AtomicBool::new(false),
             aside: Aside::default(),
         };
         Callers {
-            known: DashMap::new(),
+            known: ByNumber::default(),
             shared: Arc::new(shared),
         }
     }

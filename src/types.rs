@@ -5,7 +5,13 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
+
+/// What many threads look up by numbers that iolens or the kernel gives out: nobody chooses them to collide, so that a fast
+/// hash will do.
+pub type ByNumber<K, V> = DashMap<K, V, FxBuildHasher>;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

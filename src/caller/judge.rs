@@ -279,14 +279,16 @@ impl Step {
     fn is_followed_by_more(&self, call: SystemCall) -> bool {
         let done = self.done.unwrap_or(0);
         let all = done == self.len;
-        match call.name() {
-            // Round by round: each writes what the pipe holds, all of it or in further rounds, until one fails. sendfile(2)
-            // fills the pipe again, splice(2) leaves that to others (fs/splice.c iter_file_splice_write(),
-            // splice_direct_to_actor()).
-            "sendfile" => done > 0,
-            "splice" => self.writes && done > 0 && !all,
-            _ => all && self.is_split_here(),
+        // Round by round: each writes what the pipe holds, all of it or in further rounds, until one fails. sendfile(2)
+        // fills the pipe again, splice(2) leaves that to others (fs/splice.c iter_file_splice_write(),
+        // splice_direct_to_actor()).
+        if call.is_sendfile() {
+            return done > 0;
         }
+        if call.is_splice() {
+            return self.writes && done > 0 && !all;
+        }
+        all && self.is_split_here()
     }
 
     /// Whether the kernel may have split a call here.

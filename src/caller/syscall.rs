@@ -1,6 +1,8 @@
 //! System calls: what `/proc/TID/syscall` says (man 5 proc_pid_syscall), and what the arguments of the
 //! calls mean that concern a file by its descriptor. Pure.
 
+use std::sync::LazyLock;
+
 use syscalls::Sysno;
 
 /// Programs with 32-bit addresses have system calls of other numbers, which `/proc/TID/syscall` does not
@@ -16,11 +18,61 @@ pub enum Doing {
     Fault,
 }
 
-/// A system call under way: its number on this machine and its arguments as they are in the registers.
+/// A system call under way: which one, and its arguments as they are in the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SystemCall {
     name: &'static str,
+    data: Data,
     args: [u64; 6],
+}
+
+/// The calls that move file data, told apart once and not for each request: a name takes as long as all the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Data {
+    Read,
+    Pread,
+    Readv,
+    Preadv,
+    Preadv2,
+    Write,
+    Pwrite,
+    Writev,
+    Pwritev,
+    Pwritev2,
+    Sendfile,
+    Splice,
+    CopyRange,
+    /// Another call.
+    None,
+}
+
+/// What this machine's calls are, by their numbers.
+static CALLS: LazyLock<Vec<Option<(&'static str, Data)>>> = LazyLock::new(|| {
+    let name = |number| Sysno::new(number).map(|call| call.name());
+    (0..=Sysno::last().id().unsigned_abs() as usize)
+        .map(|number| name(number).map(|name| (name, Data::of(name))))
+        .collect()
+});
+
+impl Data {
+    fn of(name: &str) -> Data {
+        match name {
+            "read" => Data::Read,
+            "pread64" => Data::Pread,
+            "readv" => Data::Readv,
+            "preadv" => Data::Preadv,
+            "preadv2" => Data::Preadv2,
+            "write" => Data::Write,
+            "pwrite64" => Data::Pwrite,
+            "writev" => Data::Writev,
+            "pwritev" => Data::Pwritev,
+            "pwritev2" => Data::Pwritev2,
+            "sendfile" => Data::Sendfile,
+            "splice" => Data::Splice,
+            "copy_file_range" => Data::CopyRange,
+            _ => Data::None,
+        }
+    }
 }
 
 /// How a call on file data says where the data is.
@@ -92,8 +144,8 @@ impl Doing {
         if number < 0 {
             return Some(Doing::Fault);
         }
-        let name = Sysno::new(usize::try_from(number).ok()?)?.name();
-        (stack >= LOWEST_STACK).then_some(Doing::Call(SystemCall { name, args }))
+        let (name, data) = (*CALLS.get(usize::try_from(number).ok()?)?)?;
+        (stack >= LOWEST_STACK).then_some(Doing::Call(SystemCall { name, data, args }))
     }
 }
 
@@ -161,14 +213,14 @@ impl SystemCall {
     /// What it reads from a file, if it does.
     #[must_use]
     pub fn reads(&self) -> Option<Transfer> {
-        Some(match self.name {
-            "read" => self.transfer(At::Position),
-            "pread64" => self.transfer(At::Offset(self.args[3])),
-            "readv" => self.vectors(At::Position),
-            "preadv" => self.vectors(At::Offset(self.args[3])),
-            "preadv2" => self.vectors(self.at()),
-            "sendfile" => self.indirect(1, 2, 3),
-            "splice" | "copy_file_range" => self.indirect(0, 1, 4),
+        Some(match self.data {
+            Data::Read => self.transfer(At::Position),
+            Data::Pread => self.transfer(At::Offset(self.args[3])),
+            Data::Readv => self.vectors(At::Position),
+            Data::Preadv => self.vectors(At::Offset(self.args[3])),
+            Data::Preadv2 => self.vectors(self.at()),
+            Data::Sendfile => self.indirect(1, 2, 3),
+            Data::Splice | Data::CopyRange => self.indirect(0, 1, 4),
             _ => return None,
         })
     }
@@ -176,22 +228,22 @@ impl SystemCall {
     /// What it writes to a file, if it does.
     #[must_use]
     pub fn writes(&self) -> Option<Transfer> {
-        Some(match self.name {
-            "write" => self.transfer(At::Position),
-            "pwrite64" => self.transfer(At::Offset(self.args[3])),
-            "writev" => self.vectors(At::Position),
-            "pwritev" => self.vectors(At::Offset(self.args[3])),
-            "pwritev2" if self.args[5] & RWF_APPEND != 0 => self.vectors(match self.at() {
+        Some(match self.data {
+            Data::Write => self.transfer(At::Position),
+            Data::Pwrite => self.transfer(At::Offset(self.args[3])),
+            Data::Writev => self.vectors(At::Position),
+            Data::Pwritev => self.vectors(At::Offset(self.args[3])),
+            Data::Pwritev2 if self.args[5] & RWF_APPEND != 0 => self.vectors(match self.at() {
                 At::Position => At::End,
                 _ => At::Indirect,
             }),
-            "pwritev2" => self.vectors(self.at()),
-            "sendfile" => Transfer {
+            Data::Pwritev2 => self.vectors(self.at()),
+            Data::Sendfile => Transfer {
                 fd: self.fd(0),
                 at: At::Position,
                 amount: Amount::Bytes(self.args[3].min(TRANSFER_MAX)),
             },
-            "splice" | "copy_file_range" => self.indirect(2, 3, 4),
+            Data::Splice | Data::CopyRange => self.indirect(2, 3, 4),
             _ => return None,
         })
     }
@@ -290,6 +342,18 @@ impl SystemCall {
     #[must_use]
     pub fn links(&self) -> bool {
         matches!(self.name, "link" | "linkat")
+    }
+
+    /// Whether it moves data through a pipe of its own, round by round (fs/splice.c splice_direct_to_actor()).
+    #[must_use]
+    pub fn is_sendfile(&self) -> bool {
+        self.data == Data::Sendfile
+    }
+
+    /// Whether it moves data from or to a pipe.
+    #[must_use]
+    pub fn is_splice(&self) -> bool {
+        self.data == Data::Splice
     }
 
     /// Whether it asks the kernel to do input and output in its own time.

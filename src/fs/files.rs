@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::Fs;
@@ -14,7 +13,7 @@ use super::observe::Known;
 use crate::buffer::{Buffers, Did, File, OnClose, Policy};
 use crate::cache::{Remembered, SetMtime};
 use crate::sys::{self, Stat, SysResult};
-use crate::types::NodeId;
+use crate::types::{ByNumber, NodeId};
 
 /// Releases between two cleanings, at most: so many files may be kept of which nothing is buffered any more.
 const IDLE_MAX: usize = 4096;
@@ -27,7 +26,7 @@ const BLOCKS_FOR_FILE: usize = 8;
 #[derive(Debug)]
 pub struct Files {
     buffers: Arc<Buffers>,
-    known: DashMap<NodeId, Kept>,
+    known: ByNumber<NodeId, Kept>,
     /// How many have a buffer.
     buffered: AtomicUsize,
     /// How many should, at most.
@@ -56,7 +55,7 @@ impl Files {
         Files {
             most: buffers.block_count() / BLOCKS_FOR_FILE,
             buffers,
-            known: DashMap::new(),
+            known: ByNumber::default(),
             buffered: AtomicUsize::new(0),
             since_cleaning: AtomicUsize::new(0),
         }

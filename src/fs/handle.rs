@@ -4,8 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dashmap::DashMap;
-
 use super::Call;
 use super::inode::{Inode, PathFd};
 use super::names::{Link, PathCache, Shown};
@@ -15,7 +13,7 @@ use crate::cache::Stream;
 use crate::caller::Thread;
 use crate::error::Errno;
 use crate::sys::{self, SysResult};
-use crate::types::Fh;
+use crate::types::{ByNumber, Fh};
 
 /// One open of a file or directory.
 #[derive(Debug)]
@@ -101,7 +99,7 @@ impl AsFd for Handle {
 /// All open handles.
 #[derive(Debug, Default)]
 pub struct Handles {
-    open: DashMap<Fh, Arc<Handle>>,
+    open: ByNumber<Fh, Arc<Handle>>,
     last: AtomicU64,
 }
 

@@ -21,14 +21,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::names::{Link, Names};
 use super::numbers::Numbers;
 use crate::error::Errno;
 use crate::sys::{self, Stat, SysResult};
-use crate::types::{Ino, NodeId};
+use crate::types::{ByNumber, Ino, NodeId};
 
 /// Names deeper than this are not walked again: a path that long cannot be opened by the kernel
 /// either (PATH_MAX is 4096 bytes, two for each component).
@@ -136,7 +135,7 @@ impl Inode {
 /// All inodes.
 #[derive(Debug)]
 pub struct Inodes {
-    by_node: DashMap<NodeId, Arc<Inode>>,
+    by_node: ByNumber<NodeId, Arc<Inode>>,
     numbers: Numbers,
     open: Arc<AtomicUsize>,
     budget: usize,
@@ -172,7 +171,7 @@ impl Inodes {
             used: AtomicBool::new(true),
             kept: AtomicU64::new(0),
         });
-        let by_node = DashMap::new();
+        let by_node = ByNumber::default();
         by_node.insert(NodeId::ROOT, root);
         let numbers = Numbers::new(stat.dev, stat.ino);
         Ok(Inodes {

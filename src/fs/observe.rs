@@ -139,7 +139,7 @@ impl Note {
                 op.errno = Some(Cow::Borrowed(errno.name()));
             }
         }
-        self.who.tell(&mut op, recorder.now());
+        self.who.tell(&mut op, || recorder.now());
         op.dur_ns = recorder.now().since(op.ts_ns);
         recorder.record(Event::Op(op));
     }

@@ -200,16 +200,17 @@ impl Who {
     }
 
     /// What the thread was seen doing, as well as can be told `now`.
-    fn seen(&mut self, now: Nanos) -> Option<Seen> {
+    fn seen(&mut self, now: impl Fn() -> Nanos) -> Option<Seen> {
         let seen = match (&self.seeing, &self.caller) {
             (Seeing::Seen(seen), _) => return Some(*seen),
             (Seeing::Told(seen), _) => Some(*seen),
-            (Seeing::AtTheEnd, Some(caller)) => self.look(caller, now),
-            (Seeing::Coming(answer), _) => answer.wait(now),
+            (Seeing::AtTheEnd, Some(caller)) => self.look(caller, now()),
+            (Seeing::Coming(answer), _) => answer.wait(now()),
             (Seeing::AtTheEnd, None) | (Seeing::Nothing, _) => None,
         };
         let seen = match (seen, &self.caller) {
             (Some(seen), Some(caller)) if seen.lacks_vector() => {
+                let now = now();
                 let asked = caller.ask(now, What::Memory, Patience::Long);
                 let closer = asked.and_then(|answer| answer.wait(now));
                 closer
@@ -237,12 +238,12 @@ impl Who {
 
     /// Whether the thread is in a page fault, as far as that can be told.
     pub(super) fn is_in_page_fault(&mut self, now: Nanos) -> bool {
-        self.seen(now)
+        self.seen(|| now)
             .is_some_and(|seen| seen.doing == Doing::Fault)
     }
 
     /// Tells the event what the system call says. The answer has not been given yet: the thread is where it was.
-    pub(super) fn tell(&mut self, op: &mut Op, now: Nanos) {
+    pub(super) fn tell(&mut self, op: &mut Op, now: impl Fn() -> Nanos) {
         let seen = self.seen(now);
         let (Attribution::Full, Some(caller), Some(thread)) =
             (self.attribution, &self.caller, &self.thread)
