@@ -11,6 +11,7 @@ use super::prefetch::Prefetcher;
 use super::provide::Provider;
 use super::{Buffers, Did, File, lock};
 use crate::event::{Cause, OwnCause, Reason};
+use crate::sys;
 use crate::types::{ByteRange, Nanos};
 
 /// How often to look again while more is dirty than should be and nothing can be done about it.
@@ -127,7 +128,10 @@ impl Flusher {
     pub fn start(buffers: &Arc<Buffers>) -> std::io::Result<Flusher> {
         let mine = Arc::clone(buffers);
         let thread = std::thread::Builder::new().name("iolens-flush".to_owned());
-        let thread = thread.spawn(move || mine.flush_until_stopped())?;
+        let thread = thread.spawn(move || {
+            sys::work_in_background();
+            mine.flush_until_stopped();
+        })?;
         Ok(Flusher {
             buffers: Arc::clone(buffers),
             thread: Some(thread),

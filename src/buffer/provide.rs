@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::{Buffers, lock};
+use crate::sys;
 use crate::types::Slot;
 
 /// Blocks that are provided at least, and at most, ahead of the last one in use: 1 MiB, 32 MiB.
@@ -84,7 +85,10 @@ impl Provider {
     pub(super) fn start(buffers: &Arc<Buffers>) -> std::io::Result<Provider> {
         let mine = Arc::clone(buffers);
         let thread = std::thread::Builder::new().name("iolens-memory".to_owned());
-        let thread = thread.spawn(move || mine.provide_until_stopped())?;
+        let thread = thread.spawn(move || {
+            sys::work_in_background();
+            mine.provide_until_stopped();
+        })?;
         Ok(Provider {
             buffers: Arc::clone(buffers),
             thread: Some(thread),

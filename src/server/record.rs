@@ -21,7 +21,7 @@ use crate::mount::Problem;
 use crate::render::report;
 use crate::render::table::{self, Layout, Style};
 use crate::render::text::Text;
-use crate::sys::terminal;
+use crate::sys::{self, terminal};
 use crate::trace::reader::{Item, Reader};
 use crate::trace::store::Store;
 use crate::trace::{self, CaptureFilter, Config, Formatter, Pace, Recorder, Summary};
@@ -179,6 +179,7 @@ pub(super) fn start(
     }
     config.filter = recording.filter;
     config.limit = recording.limit;
+    config.at_start = sys::work_in_background;
     let recorder = Recorder::start(config)
         .map_err(|error| Problem::new(format!("cannot start recording: {}", Errno::from(error))))?;
     Ok(Started {

@@ -3,6 +3,8 @@
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::check;
+
 /// Keeps this thread on a CPU, if it is there.
 pub fn stay_on(cpu: u16) {
     let mut set = CpuSet::new();
@@ -14,9 +16,40 @@ pub fn stay_on(cpu: u16) {
     }
 }
 
+/// Lets this thread wait for its turn where it is woken (man 7 sched, `SCHED_BATCH`): as much of the processor as any other
+/// has, but not at once. For what nobody waits for, beside threads that somebody always does.
+pub fn work_in_background() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the record is valid for the call, which keeps nothing of it.
+    let ret = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    if let Err(errno) = check(ret) {
+        log::debug!("a thread is not in the background: {errno}");
+    }
+}
+
 /// The CPU that this thread is on, or was a moment ago.
 #[must_use]
 pub fn current_cpu() -> u16 {
     let cpu = sched_getcpu().ok().and_then(|cpu| cpu.try_into().ok());
     cpu.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_in_the_background_is_scheduled_as_a_batch_and_others_are_not() {
+        let policy = || {
+            // SAFETY: the call takes a plain number.
+            unsafe { libc::sched_getscheduler(0) }
+        };
+        let before = policy();
+        let other = std::thread::spawn(move || {
+            work_in_background();
+            policy()
+        });
+        assert_eq!(other.join().unwrap(), libc::SCHED_BATCH);
+        assert_eq!(policy(), before);
+    }
 }

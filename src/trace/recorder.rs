@@ -54,6 +54,8 @@ pub struct Config {
     pub filter: CaptureFilter,
     /// `--trace-limit`: bytes at which recording stops. The header and the footer are always written.
     pub limit: Option<u64>,
+    /// What the writer does first, in its thread.
+    pub at_start: fn(),
 }
 
 impl Config {
@@ -68,6 +70,7 @@ impl Config {
             pace: Pace::Batched,
             filter: CaptureFilter::default(),
             limit: None,
+            at_start: || (),
         }
     }
 }
@@ -195,13 +198,16 @@ impl Recorder {
             progress: AtomicU64::new(clock.started().0),
             buffers: Mutex::new(Vec::new()),
         });
-        let filter = config.filter.clone();
+        let (filter, at_start) = (config.filter.clone(), config.at_start);
         let writer = Writer::new(Arc::clone(&shared), config);
         let (tell, done) = channel();
         let handle = thread::Builder::new()
             .name("iolens-trace".to_owned())
             // Nobody listens any more when finish() has given up.
-            .spawn(move || tell.send(writer.run()).unwrap_or_default())?;
+            .spawn(move || {
+                at_start();
+                tell.send(writer.run()).unwrap_or_default();
+            })?;
         Ok(Arc::new(Recorder {
             shared,
             filter,
