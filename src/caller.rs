@@ -50,7 +50,7 @@ pub use thread::{Ring, Thread};
 pub use told::Told;
 
 use crate::types::{ByNumber, Fh, Nanos, Pid, Seq, Tid};
-use aside::Aside;
+use aside::{Aside, Until};
 
 /// How long a process and thread name are believed. A thread id is not used again so soon, and
 /// renamed threads show at the next open at the latest.
@@ -272,13 +272,27 @@ impl Caller {
         some && self.shared.asynchronous.contains_key(&thread.pid)
     }
 
-    /// Has another thread look what this one is doing.
+    /// Has another thread look what this one is doing, once it waits.
     pub fn ask(self: &Arc<Self>, now: Nanos, what: What, patience: Patience) -> Option<Answer> {
+        self.ask_aside(now, (what, Until::ItWaits), patience)
+    }
+
+    /// Has another thread look what this one is doing, if it waits.
+    pub fn glance(self: &Arc<Self>, now: Nanos, patience: Patience) -> Option<Answer> {
+        self.ask_aside(now, (What::Call, Until::Now), patience)
+    }
+
+    fn ask_aside(
+        self: &Arc<Self>,
+        now: Nanos,
+        (what, until): (What, Until),
+        patience: Patience,
+    ) -> Option<Answer> {
         let silent = lock(&self.state).silent[what as usize];
         if silent.is_some_and(|(with, until)| with >= patience && until > now) {
             return None;
         }
-        self.shared.aside.ask(self, what, patience)
+        self.shared.aside.ask(self, (what, until), patience)
     }
 
     /// It does not wait for what it asks for.

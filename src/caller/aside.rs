@@ -46,9 +46,19 @@ pub enum What {
     Memory,
 }
 
+/// How long a thread is looked at that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// No longer.
+    Now,
+    /// Until it waits, or goes on.
+    ItWaits,
+}
+
 /// A question, and where the answer goes.
 struct Question {
     caller: Arc<Caller>,
+    until: Until,
     progress: Arc<Progress>,
     asked: Instant,
     tell: SyncSender<Option<Seen>>,
@@ -59,12 +69,16 @@ impl Question {
     fn look(&self, what: What) -> Option<Seen> {
         let reader = nix::unistd::gettid().as_raw();
         self.progress.begin(reader);
-        let seen = self.caller.look_until_it_waits(|pause| {
+        let pause = |pause| {
             self.progress.end();
             std::thread::sleep(pause);
             self.progress.begin(reader);
             self.asked.elapsed() < LATE
-        })?;
+        };
+        let seen = match self.until {
+            Until::Now => self.caller.look().ok()?,
+            Until::ItWaits => self.caller.look_until_it_waits(pause)?,
+        };
         match what {
             What::Call => Some(seen),
             What::Memory => Some(self.caller.look_closer(seen)),
@@ -92,7 +106,7 @@ impl Aside {
     pub(super) fn ask(
         &self,
         caller: &Arc<Caller>,
-        what: What,
+        (what, until): (What, Until),
         patience: Patience,
     ) -> Option<Answer> {
         let ask = self.readers(what, sys::current_cpu());
@@ -101,6 +115,7 @@ impl Aside {
         let asked = Instant::now();
         let question = Question {
             caller: Arc::clone(caller),
+            until,
             progress: Arc::clone(&progress),
             asked,
             tell,

@@ -47,7 +47,7 @@ impl Fs {
     ) -> SysResult<usize> {
         let handle = self.handle(fh)?;
         let (from, watch) = match how.from {
-            ReadFrom::PageCache => (From::PageCache, Watch::Aside),
+            ReadFrom::PageCache => (From::PageCache, Watch::InPassing),
             ReadFrom::Call if how.flags & libc::O_DIRECT != 0 => (From::MaybeLater, Watch::Aside),
             ReadFrom::Call => (From::Call, Watch::Here),
         };

@@ -49,6 +49,8 @@ pub enum Watch {
     Here,
     /// By another thread: the caller may be in execve(2), or may have gone on.
     Aside,
+    /// By another thread, which does not wait until the caller waits: as a rule it does not, or not for this.
+    InPassing,
 }
 
 impl Watch {
@@ -168,7 +170,10 @@ impl Who {
                     OpKind::Flush | OpKind::Setattr => Patience::Short,
                     _ => Patience::Long,
                 };
-                let coming = caller.ask(now, What::Call, patience);
+                let coming = match watch {
+                    Watch::InPassing => caller.glance(now, patience),
+                    _ => caller.ask(now, What::Call, patience),
+                };
                 coming.map_or(Seeing::Nothing, Seeing::Coming)
             }
             _ => Seeing::Nothing,
