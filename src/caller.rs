@@ -17,9 +17,10 @@
 //!   right here ([`Caller::look`]): execve(2) begins only when all other threads of its process are gone.
 //! - Of a FLUSH it is read right here if the caller is not in execve(2), as `statm` tells, which never waits
 //!   ([`Caller::may_be_in_exec`]).
-//! - Of any other FLUSH, of a request for the page cache, and of one that may be asynchronous (with O_DIRECT, or of a
-//!   process that was seen to have others), another thread reads it ([`Caller::ask`]), and the request goes on without if
-//!   that takes too long.
+//! - Of any other FLUSH, of one that may be asynchronous (with O_DIRECT, or of a process that was seen to have others), and
+//!   of a caller that has no processor yet to get as far as waiting, another thread reads it ([`Caller::ask`]), and the
+//!   request goes on without if that takes too long.
+//! - Of a request for the page cache, too, but only if the caller waits already ([`Caller::glance`]).
 //! - The memory of a process (the vectors of readv(2) and writev(2)) is read only there, too: that takes the lock of
 //!   its mappings, which mmap(2) of the same file by another thread holds while it waits for requests under way
 //!   (fs/fuse/iomode.c fuse_file_cached_io_open()).
@@ -292,7 +293,7 @@ impl Caller {
         if silent.is_some_and(|(with, until)| with >= patience && until > now) {
             return None;
         }
-        self.shared.aside.ask(self, (what, until), patience)
+        self.shared.aside.ask(self, now, (what, until), patience)
     }
 
     /// It does not wait for what it asks for.

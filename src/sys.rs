@@ -25,7 +25,7 @@ mod xattr;
 pub use arena::{Arena, Edit as ArenaEdit, View as ArenaView};
 pub use bpf::{Sender, Senders};
 pub use clock::{Clock, coarse_time};
-pub use cpu::{current_cpu, stay_on, work_in_background};
+pub use cpu::{current_cpu, stay_on, work_in_background, work_in_foreground};
 pub use creds::{AsCaller, Switch, keep_needed_capabilities, leave_groups};
 pub use dirents::{Dirent, read_dirents, seek_dir};
 pub use io::{

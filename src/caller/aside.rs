@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::looks::Sight;
 use super::{Caller, Seen, lock};
 use crate::sys;
 use crate::types::Nanos;
@@ -30,7 +31,8 @@ const LOOK_ASLEEP: Duration = Duration::from_millis(2);
 /// The longest that a request waits.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Threads of each kind that read, on each CPU. One that meets execve(2) is stuck for as long as the request waits.
+/// Threads of each kind that read, on each CPU. One that meets execve(2) is stuck for as long as the request waits, and one
+/// that meets a thread without a processor for 20 ms.
 const READERS: usize = 2;
 
 /// Questions that may wait for a reader.
@@ -59,30 +61,36 @@ pub(super) enum Until {
 struct Question {
     caller: Arc<Caller>,
     until: Until,
+    patience: Patience,
+    now: Nanos,
     progress: Arc<Progress>,
-    asked: Instant,
     tell: SyncSender<Option<Seen>>,
 }
 
 impl Question {
-    /// Looks, for as long as somebody waits for the answer.
-    fn look(&self, what: What) -> Option<Seen> {
+    /// Looks, and tells.
+    fn answer(&self, what: What) {
         let reader = nix::unistd::gettid().as_raw();
         self.progress.begin(reader);
-        let pause = |pause| {
-            self.progress.end();
-            std::thread::sleep(pause);
-            self.progress.begin(reader);
-            self.asked.elapsed() < LATE
+        let sight = match self.until {
+            Until::Now => self.caller.look().map_or(Sight::None, Sight::Waits),
+            Until::ItWaits => self.caller.look_until_it_waits(|pause| {
+                self.progress.end();
+                std::thread::sleep(pause);
+                self.progress.begin(reader);
+            }),
         };
-        let seen = match self.until {
-            Until::Now => self.caller.look().ok()?,
-            Until::ItWaits => self.caller.look_until_it_waits(pause)?,
+        let seen = match (sight, what) {
+            (Sight::Waits(seen), What::Call) => Some(seen),
+            (Sight::Waits(seen), What::Memory) => Some(self.caller.look_closer(seen)),
+            (Sight::None | Sight::Starved, _) => None,
         };
-        match what {
-            What::Call => Some(seen),
-            What::Memory => Some(self.caller.look_closer(seen)),
+        match sight {
+            Sight::Starved => self.caller.was_silent(self.now, what, self.patience),
+            Sight::Waits(_) | Sight::None => self.caller.was_heard(what),
         }
+        // Nobody listens any more where the wait was over.
+        let _ = self.tell.try_send(seen);
     }
 }
 
@@ -106,18 +114,19 @@ impl Aside {
     pub(super) fn ask(
         &self,
         caller: &Arc<Caller>,
+        now: Nanos,
         (what, until): (What, Until),
         patience: Patience,
     ) -> Option<Answer> {
         let ask = self.readers(what, sys::current_cpu());
         let (tell, heard) = sync_channel(1);
         let progress = Arc::new(Progress::default());
-        let asked = Instant::now();
         let question = Question {
             caller: Arc::clone(caller),
             until,
+            patience,
+            now,
             progress: Arc::clone(&progress),
-            asked,
             tell,
         };
         ask.try_send(question).ok()?;
@@ -127,7 +136,7 @@ impl Aside {
             heard,
             progress,
             patience,
-            asked,
+            asked: Instant::now(),
         })
     }
 
@@ -228,13 +237,12 @@ fn start(what: What, cpu: u16) -> SyncSender<Question> {
         let thread = std::thread::Builder::new().name("iolens-proc".to_owned());
         let started = thread.spawn(move || {
             sys::stay_on(cpu);
+            // It may have been started by one that works in the background.
+            sys::work_in_foreground();
             loop {
                 let question = lock(&questions).recv();
                 let Ok(question) = question else { return };
-                let seen = question.look(what);
-                // Nobody listens any more where the wait was over.
-                let _ = question.tell.try_send(seen);
-                question.caller.was_heard(what);
+                question.answer(what);
             }
         });
         if let Err(error) = started {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{IoSliceMut, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 
@@ -20,15 +20,29 @@ pub enum Unseen {
     Hidden,
 }
 
+/// What comes of looking until a thread waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// It waits.
+    Waits(Seen),
+    /// It is hidden, or does not wait for its requests.
+    None,
+    /// It had no processor to get that far in [`STARVED`].
+    Starved,
+}
+
 /// Looks in a row at a thread that runs: it only has to get as far as waiting for us.
 const LOOKS: usize = 3;
 
 /// The time between two looks after that.
 const PAUSE: Duration = Duration::from_micros(100);
 
+/// So long a thread is waited for that has no processor: others are kept waiting meanwhile.
+const STARVED: Duration = Duration::from_millis(20);
+
 /// A thread that has been on a processor for longer since it asked does not wait for the answer. The kernel may have
 /// up to a tick of that still to count.
-const GONE_ON: Duration = Duration::from_millis(20);
+const GONE_ON: Duration = Duration::from_millis(10);
 
 impl Caller {
     /// What the thread is doing, read right here: for a thread that is blocked until we answer, and not in
@@ -46,28 +60,32 @@ impl Caller {
         self.doing().map(Seen::of)
     }
 
-    /// What the thread is doing, once it waits. While it has no processor to get there, `pause` takes its time and says
-    /// whether to go on. A thread that runs all the while is taken for one that does not wait for its requests.
-    pub(super) fn look_until_it_waits(&self, pause: impl Fn(Duration) -> bool) -> Option<Seen> {
+    /// What the thread is doing, once it waits; `pause` takes the time between two looks. A thread that runs all the
+    /// while is taken for one that does not wait for its requests.
+    pub(super) fn look_until_it_waits(&self, pause: impl Fn(Duration)) -> Sight {
+        let begun = Instant::now();
         let mut ran_before = None;
         loop {
             match self.look() {
-                Ok(seen) => return Some(seen),
-                Err(Unseen::Hidden) => return None,
+                Ok(seen) => return Sight::Waits(seen),
+                Err(Unseen::Hidden) => return Sight::None,
                 Err(Unseen::Runs) => {}
             }
             let thread = lock(&self.state).thread.clone();
             if thread.is_some_and(|thread| self.is_asynchronous(&thread)) {
-                return None;
+                return Sight::None;
             }
-            let ran = thread::time_on_processors(self.tid)?;
+            let Some(ran) = thread::time_on_processors(self.tid) else {
+                return Sight::None;
+            };
             if ran.saturating_sub(*ran_before.get_or_insert(ran)) > GONE_ON {
                 self.goes_on();
-                return None;
+                return Sight::None;
             }
-            if !pause(PAUSE) {
-                return None;
+            if begun.elapsed() > STARVED {
+                return Sight::Starved;
             }
+            pause(PAUSE);
         }
     }
 
@@ -220,12 +238,14 @@ mod tests {
     #[test]
     fn a_thread_that_only_has_to_get_as_far_as_waiting_is_waited_for() {
         let runner = runner();
-        let seen = runner.caller.look_until_it_waits(|pause| {
+        let sight = runner.caller.look_until_it_waits(|pause| {
             runner.stop.store(true, Ordering::Relaxed);
             std::thread::sleep(pause);
-            true
         });
-        let Some(Doing::Call(call)) = seen.map(|seen| seen.doing) else {
+        let Sight::Waits(seen) = sight else {
+            panic!("{sight:?}")
+        };
+        let Doing::Call(call) = seen.doing else {
             panic!("{seen:?}")
         };
         assert_eq!(call.name(), "read");
@@ -235,17 +255,16 @@ mod tests {
     #[test]
     fn a_thread_that_goes_on_is_given_up_and_known_for_that() {
         let runner = runner();
-        let look = |goes_on: bool| {
-            runner.caller.look_until_it_waits(|pause| {
-                assert!(goes_on);
-                std::thread::sleep(pause);
-                true
-            })
-        };
-        assert_eq!(look(true), None);
         let thread = runner.caller.thread(Nanos(2), Look::Recent).unwrap();
-        assert!(runner.caller.is_asynchronous(&thread));
-        assert_eq!(look(false), None);
+        // It may be starved itself, where there is much to do.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !runner.caller.is_asynchronous(&thread) {
+            assert!(Instant::now() < deadline);
+            let sight = runner.caller.look_until_it_waits(std::thread::sleep);
+            assert!(!matches!(sight, Sight::Waits(_)), "{sight:?}");
+        }
+        let at_once = runner.caller.look_until_it_waits(|_| panic!("it pauses"));
+        assert_eq!(at_once, Sight::None);
         runner.end();
     }
 }

@@ -17,13 +17,28 @@ pub fn stay_on(cpu: u16) {
 }
 
 /// Lets this thread wait for its turn where it is woken (man 7 sched, `SCHED_BATCH`): as much of the processor as any other
-/// has, but not at once. For what nobody waits for, beside threads that somebody always does.
+/// has, but not at once. For what works a heap off, beside threads that each request waits for.
 pub fn work_in_background() {
+    change_policy(libc::SCHED_OTHER, libc::SCHED_BATCH);
+}
+
+/// Takes that back, for a thread that was started by one in the background.
+pub fn work_in_foreground() {
+    change_policy(libc::SCHED_BATCH, libc::SCHED_OTHER);
+}
+
+/// Leaves a thread alone that somebody has given another policy.
+fn change_policy(from: libc::c_int, to: libc::c_int) {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the record is valid for the call, which keeps nothing of it.
-    let ret = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    // SAFETY: both calls concern this thread; the record is valid for the call, which keeps nothing of it.
+    let ret = unsafe {
+        if libc::sched_getscheduler(0) != from {
+            return;
+        }
+        libc::sched_setscheduler(0, to, &raw const parameters)
+    };
     if let Err(errno) = check(ret) {
-        log::debug!("a thread is not in the background: {errno}");
+        log::debug!("a thread keeps its scheduling policy: {errno}");
     }
 }
 
@@ -45,11 +60,15 @@ mod tests {
             unsafe { libc::sched_getscheduler(0) }
         };
         let before = policy();
+        assert_eq!(before, libc::SCHED_OTHER);
         let other = std::thread::spawn(move || {
             work_in_background();
-            policy()
+            let there = policy();
+            work_in_foreground();
+            (there, policy())
         });
-        assert_eq!(other.join().unwrap(), libc::SCHED_BATCH);
+        let there_and_back = (libc::SCHED_BATCH, libc::SCHED_OTHER);
+        assert_eq!(other.join().unwrap(), there_and_back);
         assert_eq!(policy(), before);
     }
 }

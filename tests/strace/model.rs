@@ -186,6 +186,12 @@ impl Model {
                 }
                 Moment::Gone(tid) => {
                     model.meet(seen, tid);
+                    // It may have made one that is heard of only later.
+                    let made = |parent: &usize| model.under_way.get(&tid) == Some(parent);
+                    let child = model.parents.iter().find(|(_, parent)| made(parent));
+                    if let Some(child) = child.map(|(child, _)| *child) {
+                        model.meet(seen, child);
+                    }
                     // Killed in the middle of it.
                     if let Some(call) = model.under_way.remove(&tid) {
                         model.leave(seen, call);
@@ -206,7 +212,7 @@ impl Model {
             let tid = match *moment {
                 Moment::Enter(at) => {
                     let call = &seen.calls[at];
-                    if makes_a_thread(call) && call.ok().is_none() {
+                    if makes_a_thread(call) && call.returned == Returned::Never {
                         makes.push(at);
                     }
                     call.tid
@@ -952,7 +958,11 @@ fn clone_flags(call: &Call) -> u64 {
         "fork" => 0,
         "vfork" => CLONE_VM,
         _ => {
-            let (_, rest) = call.text.split_once("flags=").unwrap();
+            // Killed before strace read them: one of the threads that all but fork(2) make here.
+            let Some((_, rest)) = call.text.split_once("flags=") else {
+                assert_eq!(call.returned, Returned::Never, "{}", call.text);
+                return CLONE_VM | CLONE_FILES | CLONE_THREAD;
+            };
             let end = rest.find([',', '}', ')']).unwrap();
             super::calls::number(&rest[..end]).unwrap().cast_unsigned()
         }

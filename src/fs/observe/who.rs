@@ -152,6 +152,14 @@ impl Who {
             self.seeing = Seeing::Told(seen);
             return;
         }
+        if self
+            .thread
+            .as_ref()
+            .is_some_and(|thread| thread.works_for.is_some())
+        {
+            // It is in no call.
+            return;
+        }
         let asynchronous = self.moves_data
             && self
                 .thread
