@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) access_due: bool,
     /// What is being fetched ahead, or is to be.
     pub(super) coming: Vec<Coming>,
+    /// Bytes that the trace says were fetched ahead, and were not: they are not told once more when they are.
+    pub(super) told_in_vain: u64,
     pub(super) errors: Errors,
 }
 
@@ -152,6 +154,7 @@ impl File {
                 privileges: None,
                 access_due: true,
                 coming: Vec::new(),
+                told_in_vain: 0,
                 errors: Errors::default(),
             }),
             arrived: Condvar::new(),

@@ -240,9 +240,10 @@ impl File {
         let found = queue.jobs.iter().position(mine);
         let job = found.and_then(|at| queue.jobs.remove(at));
         drop(queue);
-        if job.is_none() {
+        match job {
+            Some(_) => self.lock().note_in_vain(blocks),
             // On its way into the queue, or out of it.
-            std::thread::yield_now();
+            None => std::thread::yield_now(),
         }
     }
 
@@ -251,6 +252,7 @@ impl File {
         let count = |blocks: u64| usize::try_from(blocks).unwrap_or(usize::MAX);
         let mut slots = self.buffers.take(count(end - first));
         if slots.is_empty() {
+            self.lock().note_in_vain(job.blocks);
             return;
         }
         let at = first * BLOCK_SIZE as u64;
@@ -258,7 +260,10 @@ impl File {
         match self.load(&slots, at, &*job.source, nothing, &mut []) {
             Ok(got) => self.put_in(&slots, (first, first), got, job.epoch),
             // Told to the reader, when it comes there.
-            Err(_) => self.buffers.give_back(&std::mem::take(&mut slots)),
+            Err(_) => {
+                self.buffers.give_back(&std::mem::take(&mut slots));
+                self.lock().note_in_vain(job.blocks);
+            }
         }
     }
 }
@@ -292,6 +297,20 @@ impl State {
             epoch: self.cache.epoch(),
             size: (blocks.1 * size).min(file_end) - blocks.0 * size,
         })
+    }
+
+    /// These blocks were told as fetched ahead when they were asked for, and are not fetched.
+    fn note_in_vain(&mut self, (first, end): (u64, u64)) {
+        let size = BLOCK_SIZE as u64;
+        let file_end = self.cache.source_size();
+        self.told_in_vain += (end * size).min(file_end).saturating_sub(first * size);
+    }
+
+    /// Of so many bytes fetched ahead, those that have not been told.
+    pub(super) fn not_yet_told(&mut self, ahead: u64) -> u64 {
+        let told = ahead.min(self.told_in_vain);
+        self.told_in_vain -= told;
+        ahead - told
     }
 
     /// Whether any of these blocks is under way.

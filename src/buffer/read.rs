@@ -46,9 +46,7 @@ impl File {
         let range = ByteRange::at(offset, out.len() as u64);
         let size = self.fetch_following(source, stream, range);
         let read = self.read_until_it_fits(did, &**source, stream, range, out);
-        if size > 0 {
-            did.push(CacheDid::Readahead { size });
-        }
+        self.tell_ahead(did, size);
         read
     }
 
@@ -199,12 +197,20 @@ impl File {
         let miss = out.len() as u64;
         did.push(CacheDid::Miss { size: miss });
         let ahead = (first * size + got).saturating_sub(needed_end * size);
-        if ahead > 0 {
-            did.push(CacheDid::Readahead { size: ahead });
-        }
+        self.tell_ahead(did, ahead);
         self.put_in(&slots, (first, needed_end), got, epoch);
         let end = (first * size + got).min(fetch.missing.end);
         Ok(end.saturating_sub(fetch.missing.start))
+    }
+
+    fn tell_ahead(&self, did: &mut Did, ahead: u64) {
+        if ahead == 0 {
+            return;
+        }
+        let size = self.lock().not_yet_told(ahead);
+        if size > 0 {
+            did.push(CacheDid::Readahead { size });
+        }
     }
 
     /// Reads SOURCE from `at` into the slots, and the part that the read needs from there into `out`.

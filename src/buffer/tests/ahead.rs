@@ -235,6 +235,43 @@ fn nobody_waits_for_what_nobody_has_begun_to_fetch() {
 }
 
 #[test]
+fn what_was_to_be_fetched_ahead_and_is_not_is_told_once() {
+    let mut held = held();
+    let bench = Arc::clone(&held.bench);
+    bench.read(0, MEBIBYTE);
+    bench.read(MEBIBYTE as u64, MEBIBYTE);
+    // The thread is stuck with the third mebibyte: who comes to what waits for it calls that off.
+    held.came.recv().unwrap();
+    let stream = |from: usize, end: usize, piece: usize| {
+        let (stream, mut all) = (Mutex::new(Stream::default()), Did::new());
+        let mut out = vec![0; piece];
+        for at in (from..end).step_by(piece) {
+            let (file, source) = (&bench.file, &bench.backing);
+            let read = file.read(&mut all, source, &stream, at as u64, &mut out);
+            assert_eq!(read, Ok(piece));
+        }
+        all
+    };
+    let ahead = |did: &CacheDid| match did {
+        CacheDid::Readahead { size } => *size,
+        _ => 0,
+    };
+    let in_vain = || bench.file.lock().told_in_vain;
+    let promised = sum(&stream(4 * MEBIBYTE, 8 * MEBIBYTE, MEBIBYTE), ahead);
+    let before = in_vain();
+    assert!((1..=promised).contains(&before), "{before} of {promised}");
+    // The third mebibyte comes with the first block of the fourth.
+    let piece = 17 * BLOCK_SIZE;
+    let at = 3 * MEBIBYTE + BLOCK_SIZE;
+    let told = sum(&stream(at, at + 3 * piece, piece), ahead);
+    assert_eq!(told, 0);
+    assert!((1..before).contains(&in_vain()), "{before}");
+    held.go = None;
+    held.flusher = None;
+    bench.check();
+}
+
+#[test]
 fn a_read_ahead_that_fails_is_told_to_who_reads_there() {
     let backing = Arc::new(Faulty::new(Memory::new()));
     fill(backing.inner(), &data(4 * MEBIBYTE));
