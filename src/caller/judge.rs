@@ -362,6 +362,8 @@ fn fault(asked: Asked) -> Found {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::Callers;
     use super::*;
     use crate::types::{Nanos, Tid};
@@ -373,10 +375,9 @@ mod tests {
         Doing::parse(&text).unwrap()
     }
 
-    /// What is found of a request of a thread that is seen in a call for `amount` bytes.
-    fn judged(asked: Asked, doing: Doing, amount: u64) -> (Found, bool) {
+    /// A thread that is seen in a call for `amount` bytes.
+    fn seen(doing: Doing, amount: u64) -> (Arc<Caller>, Thread, Seen) {
         let callers = Callers::new(1);
-        let caller = callers.caller(Tid(7), Nanos(1)).unwrap();
         let thread = Thread {
             pid: Pid(7),
             comm: "t".into(),
@@ -386,6 +387,12 @@ mod tests {
             doing,
             amount: Some(amount),
         };
+        (callers.caller(Tid(7), Nanos(1)).unwrap(), thread, seen)
+    }
+
+    /// What is found of a request of a thread that is seen in a call for `amount` bytes.
+    fn judged(asked: Asked, doing: Doing, amount: u64) -> (Found, bool) {
+        let (caller, thread, seen) = seen(doing, amount);
         let open = Open { fh: Fh(1), ino: 1 };
         let found = caller.judge(&thread, Some(seen), (asked, Some(open)), (Seq(1), Some(4)));
         (found, caller.is_asynchronous(&thread))
@@ -443,17 +450,7 @@ mod tests {
     /// To which calls requests that follow each other belong, each of `len` bytes of which `done` are done, of a thread
     /// that is in the same call, as far as its registers tell.
     fn calls(doing: Doing, amount: u64, requests: &[(u64, u64)], writes: bool) -> Vec<u64> {
-        let callers = Callers::new(1);
-        let caller = callers.caller(Tid(7), Nanos(1)).unwrap();
-        let thread = Thread {
-            pid: Pid(7),
-            comm: "t".into(),
-            works_for: None,
-        };
-        let seen = Seen {
-            doing,
-            amount: Some(amount),
-        };
+        let (caller, thread, seen) = seen(doing, amount);
         let mut offset = 0;
         let mut call = |(seq, (len, done)): (u64, &(u64, u64))| {
             let from = From::Call;
